@@ -1,0 +1,23 @@
+"""How a trained field becomes samples, with numpy and onnxruntime alone.
+
+model = runtimes.load("digits.onnx")
+images = runtimes.sample(model, 64, label=7, steps=20, seed=0)
+for state in runtimes.stream(model, 64, label=7, steps=20): ...
+"""
+
+from .modelfile import ModelError
+from .sample import plan, sample, stream
+from .session import Model, load
+from .spec import Condition, Sampler, Spec
+
+__all__ = [
+    "Condition",
+    "Model",
+    "ModelError",
+    "Sampler",
+    "Spec",
+    "load",
+    "plan",
+    "sample",
+    "stream",
+]

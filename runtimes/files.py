@@ -1,0 +1,45 @@
+"""Whole files or none: what is written here is either all on disk under its name or not there."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = True) -> Path:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it into place.
+
+    A kill, a full disk or a power cut leaves the old file as it was. Raises FileExistsError when
+    `path` exists and `overwrite` is False, FileNotFoundError when its folder does not exist.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"{path}: expected no such file, got one; give --force or another name"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path.parent}: expected a folder to write {path.name} in, got none; create it first"
+        )
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:  # mode by umask
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; a platform that cannot open a folder (Windows) does it by itself."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

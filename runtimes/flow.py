@@ -1,0 +1,73 @@
+"""One run of a solver on a network: conversions and charts folded around a plain generator.
+
+    network(x, t) -> prediction,     t a Python float
+
+What comes out are the states x after every step, in the path's own variables, on whatever arrays
+went in: numpy, torch, MLX, or the symbols of `trace.trace`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from .charts import CHARTS, Point, time_at
+from .predictions import ends as ends_at
+from .schedules import SCHEDULES, Scales
+from .solvers import SOLVERS
+
+Network = Callable[[Any, float], Any]
+
+
+def flow(
+    solver: str,
+    network: Network,
+    x: Any,
+    times: Sequence[float],
+    *,
+    schedule: str = "linear",
+    prediction: str = "velocity",
+    chart: str = "straight",
+    draw: Callable[[int], Any] | None = None,
+    eta: float = 1.0,
+) -> Iterator[Any]:
+    """The states of one run from x at times[0]: one per interval, the last at times[-1].
+
+    x: the state at times[0], (B, *shape). draw(k): the noise of step k, for noisy solvers only.
+    chart: the variables an ODE solver steps in; noisy solvers always use the path's own.
+    """
+
+    @lru_cache(maxsize=4)
+    def scales(t: float) -> Scales:
+        return SCHEDULES[schedule](t)
+
+    def ends(x: Any, t: float) -> tuple[Any, Any]:
+        at = ends_at(prediction, scales(t))
+        out = network(x, t)
+        return x * at.data_x + out * at.data_p, x * at.noise_x + out * at.noise_p
+
+    method = SOLVERS[solver]
+    grid = [float(t) for t in times]
+    if method.noisy:
+        yield from method.steps(ends, x, grid, scales, draw, eta)
+        return
+
+    points = [CHARTS[chart].point(t, scales(t)) for t in grid]
+    at_clock = {point.r: point for point in points}
+
+    def point_at(r: float) -> Point:
+        if r in at_clock:
+            return at_clock[r]
+        t = time_at(chart, SCHEDULES[schedule], r)
+        return CHARTS[chart].point(t, scales(t))
+
+    def field(y: Any, r: float) -> Any:
+        point = point_at(r)
+        at = ends_at(prediction, scales(point.t))
+        out = network(y * point.m, point.t)
+        on_x = point.on_data * at.data_x + point.on_noise * at.noise_x
+        on_out = point.on_data * at.data_p + point.on_noise * at.noise_p
+        return y * (on_x * point.m) + out * on_out
+
+    states = method.steps(field, x * (1.0 / points[0].m), [point.r for point in points])
+    for point, y in zip(points[1:], states, strict=True):
+        yield y * point.m

@@ -1,0 +1,268 @@
+"""sample(model, n) -> (n, *shape): noise in, samples out.
+
+`stream` yields the states of one batch as they come; `sample` runs as many batches as n needs and
+returns the last states. Sample i of a run depends on its own seed, seed + i, and its own condition
+only: not on n, on the batch size or on the other samples.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import grids
+from .charts import CHARTS
+from .choices import choose
+from .guidance import check as check_guidance
+from .guidance import guided
+from .noise import noise, seed_rows
+from .schedules import SCHEDULES
+from .session import Floats, Model
+from .solvers import SOLVERS
+from .spec import Spec
+from .tableau import Tableau, run
+from .trace import trace
+
+MOST_SAMPLES = 10_000_000
+BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
+Label = int | str | Sequence[int | str]
+Context = NDArray[np.float32]
+
+
+class Request(TypedDict, total=False):
+    """The named arguments that `sample` and `stream` hand to `plan`, which explains them."""
+
+    label: Label | None
+    context: Context | None
+    solver: str | None
+    steps: int | None
+    grid: str | Sequence[float] | None
+    guidance: float | None
+    interval: tuple[float, float]
+    chart: str
+    eta: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of a batch: x after `step` of `steps`, at path time t."""
+
+    x: Floats
+    step: int
+    steps: int
+    t: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request: what `sample` and `stream` do once every argument has been looked at."""
+
+    model: Model
+    tableau: Tableau
+    times: tuple[float, ...]
+    seeds: NDArray[np.int64]
+    condition: NDArray[Any] | None
+    weight: float
+
+    def states(self, start: int, stop: int) -> Iterator[State]:
+        """The states of samples start..stop-1, the initial noise first."""
+        spec, seeds = self.model.spec, self.seeds[start:stop]
+        first = SCHEDULES[spec.schedule](self.times[0])
+        x = noise(seeds, spec.shape, 0) * float(first.sigma)
+        steps = len(self.times) - 1
+        yield State(x, 0, steps, self.times[0])
+        states = run(
+            self.tableau, self._network(start, stop), x, lambda k: noise(seeds, spec.shape, k + 1)
+        )
+        for step, (row, x) in enumerate(states, start=1):
+            if not np.isfinite(x).all():
+                bad = [
+                    start + int(i)
+                    for i in np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
+                ]
+                raise FloatingPointError(
+                    f"step {step} of {steps}, t = {row.time:.4g}: expected finite values, got NaN or "
+                    f"infinity in {len(bad)} samples ({bad[:5]}...); try more steps or less guidance"
+                )
+            yield State(x, step, steps, self.times[step])
+
+    def _network(self, start: int, stop: int) -> Any:
+        if self.condition is None:
+            return lambda x, t, on: self.model.network(x, t)
+        condition = self.condition[start:stop]
+        null = null_condition(self.model.spec, len(condition))
+        return guided(self.model.network, condition, null, self.weight, np.concatenate)
+
+
+def sample(
+    model: Model,
+    n: int,
+    *,
+    batch: int = BATCH,
+    progress: Callable[[int, int], None] | None = None,
+    **request: Unpack[Request],
+) -> Floats:
+    """n samples, float32 (n, *shape); what may be requested is listed at `plan`.
+
+    batch: samples per network call, 1 or more. progress(done, total) counts solver steps over all
+    batches. Raises ValueError for a bad argument and FloatingPointError for a state that is not
+    finite; nothing partial is ever returned.
+    """
+    todo = plan(model, n, **request)
+    starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
+    samples = np.empty((n, *model.spec.shape), np.float32)
+    for index, start in enumerate(starts):
+        for state in todo.states(start, min(start + batch, n)):
+            if progress is not None:
+                progress(index * state.steps + state.step, len(starts) * state.steps)
+        samples[start : start + batch] = state.x
+    return samples
+
+
+def stream(model: Model, n: int, **request: Unpack[Request]) -> Iterator[Floats]:
+    """The states of n samples in one batch, float32 (n, *shape): one per step, the last at the data.
+
+    What may be requested is listed at `plan`, and is checked before the first state is asked for.
+    """
+    todo = plan(model, n, **request)
+    return (state.x for state in todo.states(0, n) if state.step > 0)
+
+
+def plan(
+    model: Model,
+    n: int,
+    *,
+    label: Label | None = None,
+    context: Context | None = None,
+    solver: str | None = None,
+    steps: int | None = None,
+    grid: str | Sequence[float] | None = None,
+    guidance: float | None = None,
+    interval: tuple[float, float] = (0.0, 1.0),
+    chart: str = "straight",
+    eta: float = 1.0,
+    seed: int = 0,
+) -> Plan:
+    """Every argument checked, everything computed that does not need the network.
+
+    n: 1 to 10,000,000. label: a number or name, a list of them to cycle through, or "none" for the
+    null label; needed by a labelled model. context: float32, one (D,) or (L, D) for all or one per
+    sample. solver, steps, grid, guidance: the model's recommendation where None; grid may be your
+    own times. interval: the t in which guidance is on. eta >= 0: the strength of a noisy solver.
+    seed: 0..2^53-1. Raises ValueError naming the argument, what it may be and what it was.
+    """
+    spec, best = model.spec, model.spec.sampler
+    whole("n", n, 1, MOST_SAMPLES)
+    name = choose("solver", best.solver if solver is None else solver, SOLVERS)
+    if steps is not None and not isinstance(grid, str | None):
+        raise ValueError(
+            f"steps: expected none beside your own grid, got {steps}; give one of the two"
+        )
+    if not 0.0 <= eta <= 10.0:
+        raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
+    schedule = SCHEDULES[spec.schedule]
+    times = grids.make(
+        best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
+    )
+    times = grids.trim(times, schedule, spec.prediction)
+    weight = best.guidance if guidance is None else guidance
+    check_guidance(weight, interval)
+    on = weight != 1.0
+    if on and spec.condition.kind == "none":
+        if guidance is not None:
+            raise ValueError(
+                f"guidance: expected 1 for a model without conditions, got {weight!r}; leave it out"
+            )
+        on = False
+    tableau = trace(
+        name,
+        tuple(times.tolist()),
+        schedule=spec.schedule,
+        prediction=spec.prediction,
+        chart=choose("chart", chart, CHARTS),
+        eta=float(eta),
+        guided=interval if on else None,
+    )
+    return Plan(
+        model=model,
+        tableau=tableau,
+        times=tuple(times.tolist()),
+        seeds=seed_rows(seed, n),
+        condition=conditions(spec, n, label, context),
+        weight=float(weight),
+    )
+
+
+def conditions(
+    spec: Spec, n: int, label: Label | None, context: Context | None
+) -> NDArray[Any] | None:
+    """The checked condition of n samples: int64 (n,), float32 (n, *shape), or None."""
+    kind = spec.condition.kind
+    for word, given in (("label", label), ("context", context)):
+        if given is not None and kind != word:
+            raise ValueError(
+                f"{word}: expected none for a model whose condition is {kind!r}, got one; leave it out"
+            )
+    if kind == "label":
+        return _labels(spec, n, label)
+    return _contexts(spec, n, context) if kind == "context" else None
+
+
+def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
+    condition = spec.condition
+    words = ", ".join(condition.names[:20]) if condition.names else "no names"
+    known = f"labels are 0..{condition.classes - 1} ({words}), or none for no label"
+    if label is None:
+        raise ValueError(f"label: expected one for a labelled model, got none; {known}")
+    given = [label] if isinstance(label, int | str | np.integer) else list(label)
+    if not given:
+        raise ValueError(f"label: expected at least one, got an empty list; {known}")
+    rows = []
+    for item in given:
+        if isinstance(item, str):
+            index = condition.classes if item == "none" else -1
+            index = condition.names.index(item) if item in condition.names else index
+        else:
+            whole_number = isinstance(item, int | np.integer) and not isinstance(item, bool)
+            index = int(item) if whole_number and 0 <= item < condition.classes else -1
+        if index < 0:
+            raise ValueError(f"label: expected one of this model's, got {item!r}; {known}")
+        rows.append(index)
+    return np.resize(np.array(rows, np.int64), n)
+
+
+def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32]:
+    shape = spec.condition.shape
+    if context is None:
+        raise ValueError(f"context: expected float32 {shape} or (n, *{shape}), got none; give one")
+    given = np.asarray(context)
+    rows = given[None] if given.shape == shape else given
+    if rows.shape[1:] != shape or len(rows) not in (1, n) or given.dtype.kind != "f":
+        raise ValueError(
+            f"context: expected float32 {shape} or ({n}, {str(shape)[1:]}, "
+            f"got {given.dtype} {given.shape}; give one for all samples or one for each"
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
+    return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)), dtype=np.float32)
+
+
+def null_condition(spec: Spec, n: int) -> NDArray[Any]:
+    """What a conditional network takes for "no condition": label `classes`, or a context of zeros."""
+    if spec.condition.kind == "label":
+        return np.full(n, spec.condition.classes, np.int64)
+    return np.zeros((n, *spec.condition.shape), np.float32)
+
+
+def whole(what: str, value: object, low: int, high: int) -> int:
+    """`value`, if it is a whole number within low..high; else ValueError."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or not low <= value <= high
+    ):
+        raise ValueError(f"{what}: expected a whole number from {low} to {high}, got {value!r}")
+    return int(value)

@@ -1,0 +1,141 @@
+"""Open a model file and call its network: check, choose a provider, check again, cast, call."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from . import modelfile
+from .choices import choose
+from .modelfile import ModelError, ModelFile
+from .spec import Spec, from_json
+
+# A person's word -> ONNX Runtime's provider and its options.
+PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {}),
+    "coreml": ("CoreMLExecutionProvider", {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}),
+    "directml": ("DmlExecutionProvider", {}),
+}
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """An open model: what it is (spec), where it runs (provider), and how to call it (network)."""
+
+    spec: Spec
+    file: ModelFile
+    provider: str
+    session: Any
+
+    def network(self, x: Floats, t: float, condition: NDArray[Any] | None = None) -> Floats:
+        """prediction = network(x, t, condition) on B rows at one time.
+
+        x float32 (B, *shape); condition int64 (B,), float32 (B, *context) or None as the spec says.
+        """
+        feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32)}
+        if condition is not None:
+            feeds[self.spec.condition.kind] = condition
+        (out,) = self.session.run(["prediction"], feeds)
+        if out.shape != x.shape:  # a float32 output is checked when the file is opened
+            raise ModelError(
+                f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
+                "export the network again"
+            )
+        return out  # type: ignore[no-any-return]
+
+
+def load(path: str | os.PathLike[str], *, provider: str = "auto", threads: int = 0) -> Model:
+    """The model at `path`, ready to sample.
+
+    provider: cpu, cuda, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
+    A named provider that is missing is an error, never a silent fallback. threads: 0 lets ONNX
+    Runtime choose. Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
+    is not what its spec says) or ValueError (no such provider).
+    """
+    file = modelfile.read(path)
+    try:
+        spec = from_json(file.metadata[modelfile.SPEC_KEY])
+    except ValueError as error:
+        raise ModelError(f"{file.path}: {error}") from None
+    name = _pick(provider)
+    session = _open(file, name, threads)
+    _match(file, spec, session)
+    return Model(spec, file, name, session)
+
+
+def _pick(provider: str) -> str:
+    present = ort.get_available_providers()
+    if provider == "auto":
+        return "cuda" if PROVIDERS["cuda"][0] in present else "cpu"
+    name = choose("provider", provider, [*PROVIDERS, "auto"])
+    if PROVIDERS[name][0] not in present:
+        have = ", ".join(word for word, (long, _) in PROVIDERS.items() if long in present)
+        raise ValueError(
+            f"provider: expected one that this onnxruntime has ({have}), got {name!r}; "
+            "install the matching onnxruntime package or use --provider auto"
+        )
+    return name
+
+
+def _open(file: ModelFile, provider: str, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is said once, in the exception
+    options.intra_op_num_threads = threads
+    wanted = PROVIDERS[provider]
+    try:
+        session = ort.InferenceSession(
+            file.content,
+            options,
+            providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        reason = " ".join(str(error).split())[:200]
+        newer = "opset" in reason or "IR version" in reason
+        fix = "made by a newer version; update onnxruntime" if newer else "export it again"
+        raise ModelError(
+            f"{file.path}: expected a graph ONNX Runtime opens, got: {reason}; {fix}"
+        ) from None
+    if session.get_providers()[0] != wanted[0]:
+        raise ModelError(
+            f"{file.path}: expected to run on {provider}, got {session.get_providers()[0]}; "
+            "see onnxruntime's installation notes, or use --provider cpu"
+        )
+    return session
+
+
+def _match(file: ModelFile, spec: Spec, session: Any) -> None:
+    """The graph's inputs and outputs against the spec: names, element types and sizes."""
+    shape = list(spec.shape)
+    expected = {"x": ("tensor(float)", shape), "time": ("tensor(float)", [])}
+    if spec.condition.kind == "label":
+        expected["label"] = ("tensor(int64)", [])
+    elif spec.condition.kind == "context":
+        expected["context"] = ("tensor(float)", list(spec.condition.shape))
+    _same(file, "inputs", expected, session.get_inputs())
+    _same(file, "outputs", {"prediction": ("tensor(float)", shape)}, session.get_outputs())
+
+
+def _same(
+    file: ModelFile, what: str, expected: dict[str, tuple[str, list[int]]], found: list[Any]
+) -> None:
+    """Every value by name: its element type, and its shape after the free batch axis."""
+    got = {value.name: (value.type, list(value.shape[1:])) for value in found}
+    free = all(not value.shape or not isinstance(value.shape[0], int) for value in found)
+    if got != expected or not free:
+        raise ModelError(
+            f"{file.path}: expected {what} {_show(expected)} by its spec, got {_show(got)}"
+            f"{'' if free else ' with a fixed batch'}; export the network again"
+        )
+
+
+def _show(values: dict[str, tuple[str, list[int]]]) -> str:
+    return ", ".join(
+        f"{name} {kind[7:-1]} (B{''.join(f', {d}' for d in shape)})"
+        for name, (kind, shape) in values.items()
+    )

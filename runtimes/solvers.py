@@ -1,0 +1,110 @@
+"""dy/dr = field(y, r) followed over a grid: each algorithm once, as a plain generator of states.
+
+A solver touches the state only with + and * by Python floats, so the same function runs on numpy,
+torch and MLX arrays, and on the symbols that `trace.trace` turns into a table of numbers. It yields
+the state after every step; progress bars, previews and early stops belong to the caller.
+t is now, s is next, h = s - t, k is the field somewhere. To add one, write the function and its line
+in `SOLVERS`: it is then tested for its declared order, exported and offered on the command line.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, TypeVar
+
+from .stochastic import ancestral, euler_maruyama
+
+
+class Array(Protocol):
+    """All that a solver asks of a state: sums of states and products with a Python float."""
+
+    def __add__(self: "A", other: "A", /) -> "A": ...
+    def __mul__(self: "A", other: float, /) -> "A": ...
+
+
+A = TypeVar("A", bound=Array)
+Field = Callable[[A, float], A]
+
+
+def euler(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h k(t)."""
+    for t, s in pairwise(grid):
+        y = y + field(y, t) * (s - t)
+        yield y
+
+
+def midpoint(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h k(t + h/2), from y + h/2 k(t) (Hairer et al. 1993, II.1, eq. 1.4)."""
+    for t, s in pairwise(grid):
+        h = s - t
+        half = y + field(y, t) * (0.5 * h)
+        y = y + field(half, t + 0.5 * h) * h
+        yield y
+
+
+def heun(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h (k1 + k2) / 2, k1 at (y, t), k2 at (y + h k1, s) (Heun's trapezoidal rule)."""
+    for t, s in pairwise(grid):
+        h = s - t
+        k1 = field(y, t)
+        k2 = field(y + k1 * h, s)
+        y = y + (k1 + k2) * (0.5 * h)
+        yield y
+
+
+def rk4(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h (k1 + 2 k2 + 2 k3 + k4) / 6 (Kutta 1901; Hairer et al. 1993, II.1, table 1.2)."""
+    for t, s in pairwise(grid):
+        h = s - t
+        middle = t + 0.5 * h
+        k1 = field(y, t)
+        k2 = field(y + k1 * (0.5 * h), middle)
+        k3 = field(y + k2 * (0.5 * h), middle)
+        k4 = field(y + k3 * h, s)
+        y = y + k1 * (h / 6.0) + k2 * (h / 3.0) + k3 * (h / 3.0) + k4 * (h / 6.0)
+        yield y
+
+
+def ab2(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h ((1 + w/2) k(t) - w/2 k_before), w = h / h_before; the first step is Euler's.
+
+    Adams-Bashforth with variable steps (Hairer et al. 1993, III.5, eq. 5.3 for k = 2).
+    """
+    before: tuple[A, float] | None = None
+    for t, s in pairwise(grid):
+        h = s - t
+        k = field(y, t)
+        if before is None:
+            y = y + k * h
+        else:
+            k_before, h_before = before
+            w = h / h_before
+            y = y + k * (h * (1.0 + 0.5 * w)) + k_before * (-0.5 * w * h)
+        before = (k, h)
+        yield y
+
+
+@dataclass(frozen=True)
+class Solver:
+    """An algorithm and what it promises.
+
+    steps: the generator. order: of convergence in the largest step (weak order for a noisy one).
+    calls: network evaluations per step. noisy: whether it draws noise; a noisy solver follows the
+    SDE in the path's own variables (see `stochastic`), the others an ODE in any chart.
+    """
+
+    steps: Callable[..., Iterator[Array]]
+    order: int
+    calls: int
+    noisy: bool = False
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": Solver(euler, order=1, calls=1),
+    "midpoint": Solver(midpoint, order=2, calls=2),
+    "heun": Solver(heun, order=2, calls=2),
+    "rk4": Solver(rk4, order=4, calls=4),
+    "ab2": Solver(ab2, order=2, calls=1),
+    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, noisy=True),
+    "ancestral": Solver(ancestral, order=1, calls=1, noisy=True),
+}
