@@ -1,1 +1,29 @@
-"""."""
+"""How a trained network becomes one self-describing .onnx: graph, spec, parity report, seal.
+
+    from export import export_torch
+    export_torch(my_module, spec, "mine.onnx")      # my_module(x, time, condition)
+
+Names are looked up on first use, so importing this package loads neither torch nor onnx.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .verify import ParityError, Report
+
+if TYPE_CHECKING:
+    from .torch_export import export_torch
+    from .torch_model import TorchModel
+
+__all__ = ["ParityError", "Report", "TorchModel", "export_torch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export_torch":
+        from .torch_export import export_torch
+
+        return export_torch
+    if name == "TorchModel":
+        from .torch_model import TorchModel
+
+        return TorchModel
+    raise AttributeError(f"module 'export' has no attribute {name!r}")

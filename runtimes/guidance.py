@@ -36,9 +36,11 @@ def guided(
 ) -> Callable[[Any, float, bool], Any]:
     """(x, t, on) -> w cond + (1 - w) uncond from one call of 2B rows if `on`, else cond from B rows.
 
-    network(x, t, condition); null: the null condition, as long as `condition`. concatenate joins
-    two arrays of the framework at hand along the batch.
+    network(x, t, condition); null: the null condition, as long as `condition`; a condition of None is
+    a network without one. concatenate joins two arrays of the framework at hand along the batch.
     """
+    if condition is None:
+        return lambda x, t, on: network(x, t, None)
     both = concatenate([condition, null])
 
     def call(x: Any, t: float, on: bool) -> Any:

@@ -59,12 +59,16 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise ModelError(
             f"{path}: expected at most 2 GiB, got {path.stat().st_size} bytes; split it"
         )
-    content = path.read_bytes()
+    return check(path, path.read_bytes())
+
+
+def check(path: Path, content: bytes) -> ModelFile:
+    """The model file these bytes are; `path` names it in errors. Raises ModelError."""
     body, tail = content[: -len(_seal_of(b""))], content[-len(_seal_of(b"")) :]
     if not body or tail != _seal_of(body):
         raise ModelError(f"{path}: {_why_unsealed(content)}")
     try:
-        return _check(path, content, hashlib.sha256(body).hexdigest())
+        return _walk(path, content, hashlib.sha256(body).hexdigest())
     except (IndexError, UnicodeDecodeError, RecursionError):
         raise ModelError(
             f"{path}: expected an ONNX protobuf, got broken fields; export again"
@@ -95,7 +99,7 @@ def _why_unsealed(content: bytes) -> str:
     return "expected an ONNX model file, got something else; write it with 'toolkit export'"
 
 
-def _check(path: Path, content: bytes, digest: str) -> ModelFile:
+def _walk(path: Path, content: bytes, digest: str) -> ModelFile:
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
     operators: dict[str, int] = {}

@@ -7,7 +7,7 @@ only: not on n, on the batch size or on the other samples.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from .guidance import check as check_guidance
 from .guidance import guided
 from .noise import noise, seed_rows
 from .schedules import SCHEDULES
-from .session import Floats, Model
+from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
 from .tableau import Tableau, run
@@ -29,6 +29,19 @@ MOST_SAMPLES = 10_000_000
 BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
 Label = int | str | Sequence[int | str]
 Context = NDArray[np.float32]
+
+
+class Sampleable(Protocol):
+    """What can be sampled: an opened file (`session.Model`) or a framework's network behind this face."""
+
+    @property
+    def spec(self) -> Spec:
+        """What it generates and how it was trained."""
+
+    def network(
+        self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
+    ) -> Floats:
+        """prediction = network(x, t, condition) on B rows."""
 
 
 class Request(TypedDict, total=False):
@@ -60,7 +73,7 @@ class State:
 class Plan:
     """A checked request: what `sample` and `stream` do once every argument has been looked at."""
 
-    model: Model
+    model: Sampleable
     tableau: Tableau
     times: tuple[float, ...]
     seeds: NDArray[np.int64]
@@ -90,15 +103,13 @@ class Plan:
             yield State(x, step, steps, self.times[step])
 
     def _network(self, start: int, stop: int) -> Any:
-        if self.condition is None:
-            return lambda x, t, on: self.model.network(x, t)
-        condition = self.condition[start:stop]
-        null = null_condition(self.model.spec, len(condition))
+        condition = None if self.condition is None else self.condition[start:stop]
+        null = null_condition(self.model.spec, stop - start)
         return guided(self.model.network, condition, null, self.weight, np.concatenate)
 
 
 def sample(
-    model: Model,
+    model: Sampleable,
     n: int,
     *,
     batch: int = BATCH,
@@ -122,7 +133,7 @@ def sample(
     return samples
 
 
-def stream(model: Model, n: int, **request: Unpack[Request]) -> Iterator[Floats]:
+def stream(model: Sampleable, n: int, **request: Unpack[Request]) -> Iterator[Floats]:
     """The states of n samples in one batch, float32 (n, *shape): one per step, the last at the data.
 
     What may be requested is listed at `plan`, and is checked before the first state is asked for.
@@ -132,7 +143,7 @@ def stream(model: Model, n: int, **request: Unpack[Request]) -> Iterator[Floats]
 
 
 def plan(
-    model: Model,
+    model: Sampleable,
     n: int,
     *,
     label: Label | None = None,
@@ -213,8 +224,9 @@ def conditions(
 
 def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
     condition = spec.condition
-    words = ", ".join(condition.names[:20]) if condition.names else "no names"
-    known = f"labels are 0..{condition.classes - 1} ({words}), or none for no label"
+    numbers = tuple(str(index) for index in range(condition.classes))
+    words = f" ({', '.join(condition.names[:20])})" if condition.names not in ((), numbers) else ""
+    known = f"labels are 0..{condition.classes - 1}{words}, or none for no label"
     if label is None:
         raise ValueError(f"label: expected one for a labelled model, got none; {known}")
     given = [label] if isinstance(label, int | str | np.integer) else list(label)
@@ -250,8 +262,10 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
     return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)), dtype=np.float32)
 
 
-def null_condition(spec: Spec, n: int) -> NDArray[Any]:
+def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
     """What a conditional network takes for "no condition": label `classes`, or a context of zeros."""
+    if spec.condition.kind == "none":
+        return None
     if spec.condition.kind == "label":
         return np.full(n, spec.condition.classes, np.int64)
     return np.zeros((n, *spec.condition.shape), np.float32)

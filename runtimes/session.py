@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from . import modelfile
@@ -32,8 +31,10 @@ class Model:
     provider: str
     session: Any
 
-    def network(self, x: Floats, t: float, condition: NDArray[Any] | None = None) -> Floats:
-        """prediction = network(x, t, condition) on B rows at one time.
+    def network(
+        self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
+    ) -> Floats:
+        """prediction = network(x, t, condition) on B rows, at one time or one per row.
 
         x float32 (B, *shape); condition int64 (B,), float32 (B, *context) or None as the spec says.
         """
@@ -57,7 +58,11 @@ def load(path: str | os.PathLike[str], *, provider: str = "auto", threads: int =
     Runtime choose. Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
     is not what its spec says) or ValueError (no such provider).
     """
-    file = modelfile.read(path)
+    return open_file(modelfile.read(path), provider=provider, threads=threads)
+
+
+def open_file(file: ModelFile, *, provider: str = "auto", threads: int = 0) -> Model:
+    """The model in a checked file; see `load`."""
     try:
         spec = from_json(file.metadata[modelfile.SPEC_KEY])
     except ValueError as error:
@@ -68,8 +73,20 @@ def load(path: str | os.PathLike[str], *, provider: str = "auto", threads: int =
     return Model(spec, file, name, session)
 
 
+def _onnxruntime() -> Any:
+    """The onnxruntime module, loaded when the first model is opened."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            f"onnxruntime: expected it to be installed, got {error}; pip install 'toolkit[ort]', or "
+            "'toolkit[cuda]' beside an NVIDIA card"
+        ) from None
+    return onnxruntime
+
+
 def _pick(provider: str) -> str:
-    present = ort.get_available_providers()
+    present = _onnxruntime().get_available_providers()
     if provider == "auto":
         return "cuda" if PROVIDERS["cuda"][0] in present else "cpu"
     name = choose("provider", provider, [*PROVIDERS, "auto"])
@@ -83,6 +100,7 @@ def _pick(provider: str) -> str:
 
 
 def _open(file: ModelFile, provider: str, threads: int) -> Any:
+    ort = _onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception
     options.intra_op_num_threads = threads

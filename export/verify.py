@@ -1,0 +1,152 @@
+"""The gate every export passes: the training framework against ONNX Runtime, same noise, same steps.
+
+    error_k = max |x_k(framework) - x_k(onnxruntime)|,    relative to max |x_k(framework)|
+
+Two things are compared at batch 1 and 7: the network's predictions at times and conditions that
+differ from row to row, and a whole trajectory of 20 steps in which each side feeds on its own states.
+The report travels in the file's metadata; beyond the tolerance nothing is written.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.noise import noise, seed_rows
+from runtimes.sample import Sampleable, plan
+from runtimes.session import Floats, Model
+from runtimes.spec import Spec
+
+BATCHES = (1, 7)
+STEPS = 20
+TOLERANCE = 1e-4  # relative, float32
+
+
+class ParityError(RuntimeError):
+    """The exported graph does not compute what the framework does; `report` says where."""
+
+    def __init__(self, message: str, report: "Report") -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Row:
+    """The largest error of one comparison: what was compared, at which batch, after how many steps."""
+
+    what: str
+    batch: int
+    step: int
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every comparison of one export and the tolerance that held (relative)."""
+
+    framework: str
+    runtime: str
+    tolerance: float
+    rows: tuple[Row, ...]
+
+    @property
+    def worst(self) -> Row:
+        """The row with the largest relative error; NaN counts as infinite."""
+        return max(
+            self.rows, key=lambda row: row.relative if row.relative == row.relative else np.inf
+        )
+
+    def to_json(self) -> str:
+        """The report as the model file carries it."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def table(self) -> str:
+        """The report for people: the network, then every few steps of the trajectory."""
+        shown = [
+            row for row in self.rows if row.what == "network" or row.step in (1, 5, 10, 15, STEPS)
+        ]
+        lines = ["                         batch  step   max error   relative"]
+        lines += [
+            f"  {row.what:<22} {row.batch:>5} {row.step or '':>5}   {row.absolute:9.2e}   {row.relative:.2e}"
+            for row in shown
+        ]
+        verdict = "within" if self.worst.relative <= self.tolerance else "BEYOND"
+        return "\n".join(
+            [
+                f"{self.framework} against {self.runtime}, same noise, {STEPS} steps:",
+                *lines,
+                f"  worst {self.worst.relative:.2e}, {verdict} the tolerance of {self.tolerance:.0e}",
+            ]
+        )
+
+
+def compare(
+    reference: Sampleable, model: Model, *, framework: str, tolerance: float = TOLERANCE
+) -> Report:
+    """Compare `reference` with the opened model. Raises ParityError beyond the tolerance.
+
+    reference: the framework's network behind the same face, such as `TorchModel`.
+    """
+    import onnxruntime
+
+    rows = [
+        row
+        for batch in BATCHES
+        for row in (_network(reference, model, batch), *_path(reference, model, batch))
+    ]
+    report = Report(
+        framework,
+        f"onnxruntime {onnxruntime.__version__} ({model.provider})",
+        tolerance,
+        tuple(rows),
+    )
+    if not report.worst.relative <= tolerance:  # NaN fails too
+        worst = report.worst
+        raise ParityError(
+            f"{worst.what} at batch {worst.batch}: expected a relative error of at most {tolerance:.0e}, "
+            f"got {worst.relative:.2e} at step {worst.step}; nothing was written",
+            report,
+        )
+    return report
+
+
+def _network(reference: Sampleable, model: Model, batch: int) -> Row:
+    x = noise(seed_rows(1, batch), model.spec.shape, 0)
+    times = np.linspace(0.05, 0.95, batch, dtype=np.float32)
+    condition = _conditions(model.spec, batch, with_null=True)
+    theirs, mine = (side.network(x, times, condition) for side in (reference, model))
+    return _row("network", batch, 0, theirs, mine)
+
+
+def _path(reference: Sampleable, model: Model, batch: int) -> list[Row]:
+    """The trajectory of the recommended solver and guidance, each side on its own states."""
+    spec = model.spec
+    condition = _conditions(spec, batch, with_null=False)
+    request: dict[str, Any] = {} if condition is None else {spec.condition.kind: condition}
+    todo = plan(model, batch, seed=2, steps=STEPS, **request)
+    theirs = replace(todo, model=reference).states(0, batch)
+    return [
+        _row(f"{spec.sampler.solver} trajectory", batch, mine.step, state.x, mine.x)
+        for state, mine in zip(theirs, todo.states(0, batch), strict=True)
+    ]
+
+
+def _conditions(spec: Spec, batch: int, *, with_null: bool) -> NDArray[Any] | None:
+    """Conditions that differ from row to row, the null one among them if wanted."""
+    if spec.condition.kind == "none":
+        return None
+    if spec.condition.kind == "label":
+        return np.arange(batch, dtype=np.int64) % (spec.condition.classes + with_null)
+    rows = noise(seed_rows(3, batch), spec.condition.shape, 0)
+    if with_null:
+        rows[-1] = 0.0
+    return rows
+
+
+def _row(what: str, batch: int, step: int, theirs: Floats, mine: Floats) -> Row:
+    absolute = float(np.max(np.abs(theirs - mine)))
+    scale = float(np.max(np.abs(theirs)))
+    return Row(what, batch, step, absolute, absolute / scale if scale > 0.0 else absolute)

@@ -1,0 +1,86 @@
+"""`toolkit inspect`: a model file in words."""
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx")
+@click.option("--json", "as_json", is_flag=True, help="The spec and the parity report as JSON.")
+def inspect(model: str, as_json: bool) -> None:
+    """Say what MODEL.onnx generates, how it was trained, and how it is best sampled.
+
+    \b
+    toolkit inspect digits.onnx
+    """
+    import runtimes
+    from runtimes.modelfile import REPORT_KEY, SPEC_KEY
+
+    opened = runtimes.load(model, provider="cpu")
+    metadata = opened.file.metadata
+    report = json.loads(metadata[REPORT_KEY]) if REPORT_KEY in metadata else None
+    if as_json:
+        click.echo(
+            json.dumps({"spec": json.loads(metadata[SPEC_KEY]), "parity": report}, indent=1)
+        )
+        return
+    for word, text in describe(opened, report):
+        click.echo(f"{word:<12} {text}")
+
+
+def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """(word, text) lines about an open model; report: its parity report, if it carries one."""
+    spec, file = model.spec, model.file
+    sampler, kind = spec.sampler, _kind(spec.shape)
+    low_high = "" if spec.value_range is None else " in [{:g}, {:g}]".format(*spec.value_range)
+    lines = [
+        ("generates", f"{spec.name}: {kind} {spec.shape} float32{low_high}"),
+        ("condition", _condition(spec.condition)),
+        ("path", f"{spec.schedule} schedule; the network predicts the {spec.prediction}"),
+        (
+            "trained",
+            ", ".join(f"{key} {value}" for key, value in sorted(spec.training.items()))
+            or "not said",
+        ),
+        (
+            "sample with",
+            f"{sampler.solver}, {sampler.steps} steps, {sampler.grid} grid, guidance {sampler.guidance:g}",
+        ),
+        ("inputs", _values(model.session.get_inputs())),
+        ("outputs", _values(model.session.get_outputs())),
+        (
+            "graph",
+            f"opset {file.opset}, {sum(file.operators.values())} nodes, {len(file.content):,} bytes",
+        ),
+        ("sha256", file.digest),
+    ]
+    if report is not None:
+        worst = max(row["relative"] for row in report["rows"])
+        text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"
+        lines.insert(-1, ("parity", text))
+    return lines
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    words = {1: "vectors", 2: "point sets", 3: "images", 4: "videos"}
+    return words.get(len(shape), "arrays") + {
+        1: " (D)",
+        2: " (N, C)",
+        3: " (H, W, C)",
+        4: " (T, H, W, C)",
+    }.get(len(shape), "")
+
+
+def _condition(condition: Any) -> str:
+    if condition.kind == "label":
+        names = f": {', '.join(condition.names)}" if condition.names else ""
+        return f"label, one of {condition.classes}{names}"
+    return "none" if condition.kind == "none" else f"context, float32 {condition.shape}"
+
+
+def _values(values: list[Any]) -> str:
+    return ", ".join(
+        f"{value.name} {value.type[7:-1]} ({', '.join(map(str, value.shape))})" for value in values
+    )

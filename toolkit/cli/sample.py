@@ -1,0 +1,141 @@
+"""`toolkit sample`: noise in, a picture or an array out, by ONNX Runtime alone."""
+
+import time
+from typing import Any
+
+import click
+
+from runtimes.charts import CHARTS
+from runtimes.grids import GRIDS
+from runtimes.solvers import SOLVERS
+from toolkit.cli.progress import Bar
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx")
+@click.option("-n", "--count", default=16, show_default=True, help="How many samples.")
+@click.option("-l", "--label", help="A label, or several to cycle through: 7, '0,1,2', cat, none.")
+@click.option("--context", metavar="FILE.npy", help="Context vectors: one for all, or one each.")
+@click.option("-s", "--solver", help=f"One of {', '.join(SOLVERS)}.  [the model's own]")
+@click.option(
+    "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
+)
+@click.option(
+    "--grid", help=f"One of {', '.join(GRIDS)}, or your own times '0,0.2,1'.  [the model's own]"
+)
+@click.option(
+    "-g", "--guidance", type=float, help="Weight of the condition; 1 is off.  [the model's own]"
+)
+@click.option(
+    "--interval", default="0,1", show_default=True, help="The t in which guidance is on."
+)
+@click.option(
+    "--chart", default="straight", show_default=True, help=f"One of {', '.join(CHARTS)}."
+)
+@click.option("--eta", default=1.0, show_default=True, help="Strength of a noisy solver, 0 to 10.")
+@click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
+@click.option("--batch", default=64, show_default=True, help="Samples per network call.")
+@click.option(
+    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+)
+@click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
+@click.option("-o", "--out", required=True, help="Where to: .png, .gif, .npy or .npz.")
+@click.option("--show-trajectory", is_flag=True, help="Write the path from noise to data instead.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
+def sample(
+    model: str,
+    count: int,
+    label: str | None,
+    context: str | None,
+    solver: str | None,
+    steps: int | None,
+    grid: str | None,
+    guidance: float | None,
+    interval: str,
+    chart: str,
+    eta: float,
+    seed: int,
+    batch: int,
+    provider: str,
+    threads: int,
+    out: str,
+    show_trajectory: bool,
+    force: bool,
+) -> None:
+    """Draw samples from MODEL.onnx and write them to --out.
+
+    The same seed gives the same noise everywhere, and sample i does not depend on how many there are.
+
+    \b
+    toolkit sample digits.onnx -n 64 --label 7 --steps 20 --guidance 2 --out sevens.png
+    toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
+    """
+    import runtimes
+    from toolkit import show
+
+    show.check(out, force)
+    opened = runtimes.load(model, provider=provider, threads=threads)
+    request: dict[str, Any] = {
+        "label": None if label is None else labels(label),
+        "context": None if context is None else _contexts(context),
+        "solver": solver,
+        "steps": steps,
+        "grid": _times(grid),
+        "guidance": guidance,
+        "interval": tuple(_numbers("interval", interval, 2)),
+        "chart": chart,
+        "eta": eta,
+        "seed": seed,
+    }
+    todo = runtimes.plan(opened, count, **request)
+    bar, started = Bar("sampling"), time.perf_counter()
+    if show_trajectory:
+        states = [_shown(bar, state) for state in todo.states(0, count)]
+        show.save_trajectory(out, states, todo.times, opened.spec.value_range, overwrite=force)
+    else:
+        samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
+        show.save_samples(out, samples, opened.spec.value_range, overwrite=force)
+    seconds = time.perf_counter() - started
+    click.echo(
+        f"{out}: {count} samples, {todo.tableau.calls} network calls each, "
+        f"{seconds:.2f} s on {opened.provider}"
+    )
+
+
+def labels(text: str) -> list[int | str]:
+    """'0,1,cat' -> [0, 1, 'cat']."""
+    words = [word.strip() for word in text.split(",")]
+    return [int(word) if word.isascii() and word.lstrip("-").isdigit() else word for word in words]
+
+
+def _shown(bar: Bar, state: Any) -> Any:
+    bar.show(state.step, state.steps, f"t = {state.t:.2f}")
+    return state.x
+
+
+def _contexts(path: str) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"context: expected a .npy file, got {path} ({error}); write it with np.save"
+        ) from None
+
+
+def _times(grid: str | None) -> str | list[float] | None:
+    return _numbers("grid", grid, None) if grid is not None and "," in grid else grid
+
+
+def _numbers(what: str, text: str, count: int | None) -> list[float]:
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or (count is not None and len(numbers) != count):
+        wanted = "numbers" if count is None else f"{count} numbers"
+        raise ValueError(
+            f"{what}: expected {wanted} with commas between, got {text!r}; like 0,0.5,1"
+        )
+    return numbers
