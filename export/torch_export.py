@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from runtimes import modelfile, session
-from runtimes.files import write_whole
+from runtimes.files import refuse_existing, write_whole
 from runtimes.spec import Spec, to_json
 
 from .torch_model import TorchModel
@@ -43,10 +43,7 @@ def export_torch(
     ParityError (beyond `tolerance`, relative); then nothing is written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"{path}: expected no such file, got one; give --force or another name"
-        )
+    refuse_existing(path, overwrite)
     module = copy.deepcopy(module).cpu().float().eval()
     reference = TorchModel(spec, module)
     example = _example(spec, batch=3)

@@ -54,6 +54,22 @@ def time_at(chart: str, schedule: Schedule, r: float) -> float:
     return r if ratio is None else time_of_ratio(schedule, ratio(r))
 
 
+def point_at(chart: str, t: float, scales: Scales) -> Point:
+    """The time t seen in that chart. Raises ValueError where the chart divides by 0."""
+    try:
+        return CHARTS[chart].point(t, scales)
+    except ZeroDivisionError:
+        raise closed(chart, t) from None
+
+
+def closed(chart: str, t: float) -> ValueError:
+    """What to raise where a chart or its rates are infinite."""
+    return ValueError(
+        f"chart: expected finite numbers along the grid, got infinity for {chart!r} at t = {t:g}; "
+        "use 'straight', or a grid that leaves this end out"
+    )
+
+
 @dataclass(frozen=True)
 class Chart:
     """point: (t, scales) -> Point; ratio: its clock r -> alpha / sigma, None where the clock is t."""

@@ -12,10 +12,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
     `path` exists and `overwrite` is False, FileNotFoundError when its folder does not exist.
     """
     path = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"{path}: expected no such file, got one; give --force or another name"
-        )
+    refuse_existing(path, overwrite)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path.parent}: expected a folder to write {path.name} in, got none; create it first"
@@ -33,6 +30,14 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
         raise
     _sync_folder(path.parent)
     return path
+
+
+def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise FileExistsError if there is something at `path` that may not be overwritten."""
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(
+            f"{path}: expected no such file, got one; give --force or another name"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,11 +6,13 @@ What comes out are the states x after every step, in the path's own variables, o
 went in: numpy, torch, MLX, or the symbols of `trace.trace`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .charts import CHARTS, Point, time_at
+from .charts import Point, closed, time_at
+from .charts import point_at as chart_point
 from .predictions import ends as ends_at
 from .schedules import SCHEDULES, Scales
 from .solvers import SOLVERS
@@ -51,17 +53,19 @@ def flow(
         yield from method.steps(ends, x, grid, scales, draw, eta)
         return
 
-    points = [CHARTS[chart].point(t, scales(t)) for t in grid]
+    points = [chart_point(chart, t, scales(t)) for t in grid]
     at_clock = {point.r: point for point in points}
 
     def point_at(r: float) -> Point:
         if r in at_clock:
             return at_clock[r]
         t = time_at(chart, SCHEDULES[schedule], r)
-        return CHARTS[chart].point(t, scales(t))
+        return chart_point(chart, t, scales(t))
 
     def field(y: Any, r: float) -> Any:
         point = point_at(r)
+        if not math.isfinite(point.on_data + point.on_noise):
+            raise closed(chart, point.t)
         at = ends_at(prediction, scales(point.t))
         out = network(y * point.m, point.t)
         on_x = point.on_data * at.data_x + point.on_noise * at.noise_x

@@ -62,13 +62,19 @@ def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedu
     increasing numbers within [0, 1].
     """
     if isinstance(grid, str):
-        if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        is_whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+        if steps is None or not is_whole or not 1 <= steps <= MOST_STEPS:
             raise ValueError(
                 f"steps: expected a whole number from 1 to {MOST_STEPS}, got {steps!r}; "
                 "20 is a good start"
             )
-        return GRIDS[choose("grid", grid, GRIDS)](steps, schedule)
-    times = np.asarray(grid, dtype=np.float64)
+        return GRIDS[choose("grid", grid, GRIDS)](int(steps), schedule)
+    try:
+        times = np.asarray(grid, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"grid: expected a name or a list of times, got {grid!r}; 0 is noise, 1 is data"
+        ) from None
     if times.ndim != 1 or not 2 <= len(times) <= MOST_STEPS + 1:
         raise ValueError(
             f"grid: expected a list of 2 to {MOST_STEPS + 1} times, got shape {times.shape}; "
@@ -83,13 +89,21 @@ def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedu
 
 
 def trim(times: Grid, schedule: Schedule, prediction: str) -> Grid:
-    """lo + (hi - lo) t, with lo = 0.01 or hi = 0.999 where the prediction is singular at that end.
+    """The grid squeezed into [0.01, 1] or [0, 0.999] where the prediction is singular at that end.
 
-    A grid whose ends are not singular comes back unchanged.
+    A grid whose ends are not singular, or that already keeps that far off, comes back unchanged.
     """
-    low = START if predictions.is_singular(prediction, schedule(0.0)) else 0.0
-    high = 1.0 - END if predictions.is_singular(prediction, schedule(1.0)) else 1.0
-    return times if (low, high) == (0.0, 1.0) else low + (high - low) * times
+    first, last = float(times[0]), float(times[-1])
+    low = max(first, START) if predictions.is_singular(prediction, schedule(0.0)) else first
+    high = min(last, 1.0 - END) if predictions.is_singular(prediction, schedule(1.0)) else last
+    if (low, high) == (first, last):
+        return times
+    if low >= high:
+        raise ValueError(
+            f"grid: expected times between {START} and {1.0 - END} for prediction {prediction!r}, "
+            f"got {first} to {last}; it is singular at the ends"
+        )
+    return low + (high - low) * (times - first) / (last - first)
 
 
 GRIDS: dict[str, Callable[[int, Schedule], Grid]] = {

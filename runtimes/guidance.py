@@ -4,26 +4,27 @@ Ho & Salimans 2022, eq. 6 with their weight w - 1. No solver knows about it: a t
 on which it is on, and rows outside the interval of t cost one plain call (Kynkaanniemi et al. 2024).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 LARGEST_WEIGHT = 1e4
 
 
 def check(weight: float, interval: tuple[float, float]) -> None:
     """Raise ValueError unless |weight| <= 1e4 and 0 <= interval[0] <= interval[1] <= 1."""
-    if not (
-        isinstance(weight, int | float) and abs(weight) <= LARGEST_WEIGHT
-    ):  # NaN compares False
+    numbers = int | float | np.integer | np.floating
+    if not (isinstance(weight, numbers) and abs(weight) <= LARGEST_WEIGHT):  # NaN compares False
         raise ValueError(
             f"guidance: expected a number within +-{LARGEST_WEIGHT:g}, got {weight!r}; 1 turns it off"
         )
-    low, high = interval
-    if not (0.0 <= low <= high <= 1.0) or math.isnan(low + high):
+    times = tuple(interval) if np.iterable(interval) else ()
+    pair = len(times) == 2 and all(isinstance(time, numbers) for time in times)
+    if not (pair and 0.0 <= times[0] <= times[1] <= 1.0):
         raise ValueError(
-            f"guidance interval: expected 0 <= from <= to <= 1, got {low} to {high}; "
-            "0,1 is the whole path"
+            f"interval: expected (from, to) with 0 <= from <= to <= 1, got {interval!r}; "
+            "(0, 1) is the whole path"
         )
 
 

@@ -90,7 +90,9 @@ class Plan:
         states = run(
             self.tableau, self._network(start, stop), x, lambda k: noise(seeds, spec.shape, k + 1)
         )
-        for step, (row, x) in enumerate(states, start=1):
+        for step in range(1, steps + 1):
+            with np.errstate(over="ignore", invalid="ignore"):  # refused in our own words
+                row, x = next(states)
             if not np.isfinite(x).all():
                 bad = [
                     start + int(i)
@@ -172,7 +174,7 @@ def plan(
         raise ValueError(
             f"steps: expected none beside your own grid, got {steps}; give one of the two"
         )
-    if not 0.0 <= eta <= 10.0:
+    if not (isinstance(eta, int | float | np.floating) and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
     schedule = SCHEDULES[spec.schedule]
     times = grids.make(
@@ -195,7 +197,7 @@ def plan(
         prediction=spec.prediction,
         chart=choose("chart", chart, CHARTS),
         eta=float(eta),
-        guided=interval if on else None,
+        guided=(float(interval[0]), float(interval[1])) if on else None,
     )
     return Plan(
         model=model,
@@ -229,7 +231,7 @@ def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
     known = f"labels are 0..{condition.classes - 1}{words}, or none for no label"
     if label is None:
         raise ValueError(f"label: expected one for a labelled model, got none; {known}")
-    given = [label] if isinstance(label, int | str | np.integer) else list(label)
+    given = list(label) if np.iterable(label) and not isinstance(label, str) else [label]
     if not given:
         raise ValueError(f"label: expected at least one, got an empty list; {known}")
     rows = []
@@ -250,16 +252,21 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
     shape = spec.condition.shape
     if context is None:
         raise ValueError(f"context: expected float32 {shape} or (n, *{shape}), got none; give one")
-    given = np.asarray(context)
+    try:
+        given = np.asarray(context)
+    except ValueError:
+        raise ValueError("context: expected one array, got rows of different lengths") from None
     rows = given[None] if given.shape == shape else given
     if rows.shape[1:] != shape or len(rows) not in (1, n) or given.dtype.kind != "f":
         raise ValueError(
             f"context: expected float32 {shape} or ({n}, {str(shape)[1:]}, "
             f"got {given.dtype} {given.shape}; give one for all samples or one for each"
         )
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32)
     if not np.isfinite(rows).all():
         raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
-    return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)), dtype=np.float32)
+    return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)))
 
 
 def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:

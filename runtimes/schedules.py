@@ -5,6 +5,7 @@ for a float or an array of times in [0, 1]; `d_` marks the derivative with respe
 write the function and add its line to `SCHEDULES`: it is then trained with, exported and tested.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ def time_of_ratio(schedule: Schedule, ratio: float) -> float:
     alpha / sigma increases in t, so 64 halvings of [0, 1] pin t to the last bit.
     """
     low, high = 0.0, 1.0
+    if ratio == math.inf:
+        return high
     for _ in range(64):
         middle = 0.5 * (low + high)
         scales = schedule(middle)

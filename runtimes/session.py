@@ -41,7 +41,13 @@ class Model:
         feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32)}
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
-        (out,) = self.session.run(["prediction"], feeds)
+        try:
+            (out,) = self.session.run(["prediction"], feeds)
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            raise ModelError(
+                f"{self.file.path}: expected a network that runs on {len(x)} rows, got: "
+                f"{_reason(error)}; try fewer rows, or export it again"
+            ) from None
         if out.shape != x.shape:  # a float32 output is checked when the file is opened
             raise ModelError(
                 f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
@@ -58,6 +64,10 @@ def load(path: str | os.PathLike[str], *, provider: str = "auto", threads: int =
     Runtime choose. Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
     is not what its spec says) or ValueError (no such provider).
     """
+    if type(threads) is not int or not 0 <= threads <= 1024:
+        raise ValueError(
+            f"threads: expected 0 to 1024, got {threads!r}; 0 lets ONNX Runtime choose"
+        )
     return open_file(modelfile.read(path), provider=provider, threads=threads)
 
 
@@ -104,6 +114,8 @@ def _open(file: ModelFile, provider: str, threads: int) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception
     options.intra_op_num_threads = threads
+    # else bytes 4..7 decide, and a file that is a good .onnx to `modelfile` could be an .ort inside
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     wanted = PROVIDERS[provider]
     try:
         session = ort.InferenceSession(
@@ -113,8 +125,8 @@ def _open(file: ModelFile, provider: str, threads: int) -> Any:
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        reason = " ".join(str(error).split())[:200]
-        newer = "opset" in reason or "IR version" in reason
+        reason = _reason(error)
+        newer = "opset" in str(error) or "IR version" in str(error)
         fix = "made by a newer version; update onnxruntime" if newer else "export it again"
         raise ModelError(
             f"{file.path}: expected a graph ONNX Runtime opens, got: {reason}; {fix}"
@@ -125,6 +137,12 @@ def _open(file: ModelFile, provider: str, threads: int) -> Any:
             "see onnxruntime's installation notes, or use --provider cpu"
         )
     return session
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message on one line; its end says what is wrong, its start where in C++."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"...{text[-200:]}"
 
 
 def _match(file: ModelFile, spec: Spec, session: Any) -> None:
@@ -144,11 +162,11 @@ def _same(
 ) -> None:
     """Every value by name: its element type, and its shape after the free batch axis."""
     got = {value.name: (value.type, list(value.shape[1:])) for value in found}
-    free = all(not value.shape or not isinstance(value.shape[0], int) for value in found)
+    free = all(value.shape and not isinstance(value.shape[0], int) for value in found)
     if got != expected or not free:
         raise ModelError(
             f"{file.path}: expected {what} {_show(expected)} by its spec, got {_show(got)}"
-            f"{'' if free else ' with a fixed batch'}; export the network again"
+            f"{'' if free else ' without a free batch axis'}; export the network again"
         )
 
 

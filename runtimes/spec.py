@@ -7,6 +7,7 @@ newer version is refused with the key's name, because a guess here would be a wr
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -106,16 +107,22 @@ def to_json(spec: Spec) -> str:
 def from_json(text: str) -> Spec:
     """The spec a JSON text holds; ValueError names the first key that is not as it should be."""
     try:
-        raw = json.loads(text, object_pairs_hook=_unique)
+        raw = json.loads(
+            text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"spec: expected JSON, got {text[:40]!r} ({error}); export the model again"
         ) from None
     version = raw.get("version") if isinstance(raw, dict) else None
-    if type(version) is int and version > VERSION:
+    if type(version) is int and version != VERSION:
+        whose, fix = (
+            ("a newer", "update this toolkit")
+            if version > VERSION
+            else ("an unknown", "export again")
+        )
         raise ValueError(
-            f"spec.version: expected at most {VERSION}, got {version}: made by a newer version; "
-            "update this toolkit"
+            f"spec.version: expected {VERSION}, got {version}: made by {whose} version; {fix}"
         )
     return _record(Spec, raw, "spec")
 
@@ -150,7 +157,7 @@ def _value(kind: Any, raw: object, where: str) -> Any:
             return tuple(_value(inner, item, f"{where}[{i}]") for i, item in enumerate(raw))
     if get_origin(kind) is Mapping and isinstance(raw, dict):
         return raw
-    if kind is float and type(raw) in (int, float) and math.isfinite(raw):  # type: ignore[arg-type]
+    if kind is float and type(raw) in (int, float) and abs(raw) <= sys.float_info.max:  # type: ignore[arg-type]
         return float(raw)  # type: ignore[arg-type]
     if kind in (int, str) and type(raw) is kind:
         return raw
@@ -159,6 +166,13 @@ def _value(kind: Any, raw: object, where: str) -> Any:
 
 def _words(kind: Any) -> str:
     return {int: "a whole number", float: "a finite number", str: "a text"}.get(kind, "a list")
+
+
+def _finite(number: str) -> float:
+    value = float(number)  # NaN, Infinity or 1e999 would pass Python's reader
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a number in JSON")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

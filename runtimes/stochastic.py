@@ -58,7 +58,7 @@ def ancestral(
     draw: Draw[A],
     eta: float = 1.0,
 ) -> Iterator[A]:
-    """x <- alpha_s data + sqrt(sigma_s^2 - n^2) noise + n z, n^2 = eta^2 sigma_s^2 (1 - q^2).
+    """x <- alpha_s data + sqrt(sigma_s^2 - n^2) noise + n z, n = sigma_s min(1, eta sqrt(1 - q^2)).
 
     q = alpha_t sigma_s / (alpha_s sigma_t); DDPM's posterior step at eta = 1, DDIM at eta = 0
     (Song, Meng & Ermon 2021, eqs. 12 and 16, for any schedule).
@@ -69,7 +69,8 @@ def ancestral(
         )
         data, noise = ends(x, t)
         q = (alpha_t * sigma_s) / (alpha_s * sigma_t)
-        n = eta * sigma_s * math.sqrt(max(1.0 - q * q, 0.0))
+        # above sigma_s no noise of the network's is left to replace
+        n = sigma_s * min(eta * math.sqrt(max(1.0 - q * q, 0.0)), 1.0)
         x = data * alpha_s + noise * math.sqrt(max(sigma_s**2 - n**2, 0.0))
         if n > 0.0:
             x = x + draw(k) * n

@@ -10,10 +10,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtimes.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WIDTH = 600  # pixels: small pictures are enlarged until a grid is about this wide
 BACKGROUND = 255  # white: a grid sits on a page
@@ -161,7 +165,7 @@ def _shown(images: np.ndarray) -> np.ndarray:
     return images if images.shape[-1] in (1, 3, 4) else images[..., :1]
 
 
-def _gif_frame(frame: np.ndarray):  # noqa: ANN202 (a Pillow image: imported late)
+def _gif_frame(frame: np.ndarray) -> "Image":
     """Grey as it is; colour with its exact palette where 256 entries suffice."""
     image = _pillow()
     if frame.shape[-1] == 1:
@@ -170,12 +174,15 @@ def _gif_frame(frame: np.ndarray):  # noqa: ANN202 (a Pillow image: imported lat
         opacity = frame[..., 3:] / 255.0
         frame = np.rint(frame[..., :3] * opacity + BACKGROUND * (1 - opacity)).astype(np.uint8)
     height, width, _ = frame.shape
-    colours, index = np.unique(frame.reshape(-1, 3), axis=0, return_inverse=True)
+    packed = frame.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1])  # one number per colour
+    colours, index = np.unique(packed, return_inverse=True)
     if len(colours) > 256:
         picture = image.fromarray(frame)
         return picture.quantize(256, image.Quantize.MEDIANCUT, dither=image.Dither.NONE)
     picture = image.fromarray(index.reshape(height, width).astype(np.uint8))
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(
+        np.stack([colours >> 16, colours >> 8, colours], -1).astype(np.uint8).tobytes()
+    )
     return picture
 
 

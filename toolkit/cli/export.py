@@ -21,10 +21,9 @@ def export(run: str, out: str, weights: str, force: bool) -> None:
     """
     from pathlib import Path
 
-    if Path(out).exists() and not force:  # before torch is loaded
-        raise FileExistsError(
-            f"{out}: expected no such file, got one; give --force or another name"
-        )
+    from runtimes.files import refuse_existing
+
+    refuse_existing(out, force)  # before torch is loaded
     from export import ParityError, export_torch
     from toolkit.train_torch import load
 

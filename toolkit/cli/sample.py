@@ -71,9 +71,10 @@ def sample(
     toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
     """
     import runtimes
+    from runtimes.files import refuse_existing
     from toolkit import show
 
-    show.check(out, force)
+    refuse_existing(out, force)
     opened = runtimes.load(model, provider=provider, threads=threads)
     request: dict[str, Any] = {
         "label": None if label is None else labels(label),
@@ -87,14 +88,15 @@ def sample(
         "eta": eta,
         "seed": seed,
     }
+    show.check(out, opened.spec.shape, trajectory=show_trajectory)
     todo = runtimes.plan(opened, count, **request)
     bar, started = Bar("sampling"), time.perf_counter()
     if show_trajectory:
         states = [_shown(bar, state) for state in todo.states(0, count)]
-        show.save_trajectory(out, states, todo.times, opened.spec.value_range, overwrite=force)
+        show.save_trajectory(out, states, todo.times, opened.spec.value_range)
     else:
         samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
-        show.save_samples(out, samples, opened.spec.value_range, overwrite=force)
+        show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
         f"{out}: {count} samples, {todo.tableau.calls} network calls each, "

@@ -1,0 +1,212 @@
+"""The graph inside a model file, walked before ONNX Runtime sees it.
+
+Allowed: standard operators (`operators.OPERATORS`) in one flat list, and weights whose declared size
+is the size of the data beside them. Refused: everything that could run without end, read another
+file, or mean one thing here and another to ONNX Runtime.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .operators import OPERATORS
+from .protobuf import Budget, Bytes, Value, layout, messages, number, numbers, once, read, text
+
+MOST_NODES = 20_000
+MOST_FIELDS = 1_000_000
+MOST_AXES, LONGEST_AXIS = 32, 2**31 - 1
+
+# onnx.proto, messages Graph, Node, Attribute and Tensor.
+GRAPH = layout(
+    "1 bytes node*",
+    "2 bytes name",
+    "5 bytes initializer*",
+    "10 bytes doc_string",
+    "11 bytes input*",
+    "12 bytes output*",
+    "13 bytes value_info*",
+    "14 bytes quantization_annotation*",
+    "15 bytes sparse_initializer*",
+    "16 bytes metadata_props*",
+)
+NODE = layout(
+    "1 bytes input*",
+    "2 bytes output*",
+    "3 bytes name",
+    "4 bytes op_type",
+    "5 bytes attribute*",
+    "6 bytes doc_string",
+    "7 bytes domain",
+    "8 bytes overload",
+    "9 bytes metadata_props*",
+)
+ATTRIBUTE = layout(
+    "1 bytes name",
+    "2 float f",
+    "3 int i",
+    "4 bytes s",
+    "5 bytes t",
+    "6 bytes g*",
+    "7 float floats*",
+    "7 bytes floats*",
+    "8 int ints*",
+    "8 bytes ints*",
+    "9 bytes strings*",
+    "10 bytes tensors*",
+    "11 bytes graphs*",
+    "13 bytes doc_string",
+    "20 int type",
+    "21 bytes ref_attr_name*",
+    "22 bytes sparse_tensor*",
+    "23 bytes sparse_tensors*",
+)
+TENSOR = layout(
+    "1 int dims*",
+    "1 bytes dims*",
+    "2 int data_type",
+    "4 float float_data*",
+    "4 bytes float_data*",
+    "5 int int32_data*",
+    "5 bytes int32_data*",
+    "7 int int64_data*",
+    "7 bytes int64_data*",
+    "8 bytes name",
+    "9 bytes raw_data",
+    "10 double double_data*",
+    "10 bytes double_data*",
+    "11 int uint64_data*",
+    "11 bytes uint64_data*",
+    "12 bytes doc_string",
+    "13 bytes external_data*",
+    "14 int data_location",
+    "16 bytes metadata_props*",
+)
+NESTED = ("g*", "graphs*", "sparse_tensor*", "sparse_tensors*", "ref_attr_name*")
+DATA = ("raw_data", "float_data*", "int32_data*", "int64_data*", "double_data*", "uint64_data*")
+
+# element type -> its word, its bits, and the field that may hold it instead of raw_data
+TYPES = {
+    1: ("float32", 32, "float_data*"),
+    2: ("uint8", 8, "int32_data*"),
+    3: ("int8", 8, "int32_data*"),
+    4: ("uint16", 16, "int32_data*"),
+    5: ("int16", 16, "int32_data*"),
+    6: ("int32", 32, "int32_data*"),
+    7: ("int64", 64, "int64_data*"),
+    9: ("bool", 8, "int32_data*"),
+    10: ("float16", 16, "int32_data*"),
+    11: ("float64", 64, "double_data*"),
+    12: ("uint32", 32, "uint64_data*"),
+    13: ("uint64", 64, "uint64_data*"),
+    16: ("bfloat16", 16, "int32_data*"),
+    **{kind: ("float8", 8, "int32_data*") for kind in (17, 18, 19, 20)},
+    21: ("uint4", 4, ""),
+    22: ("int4", 4, ""),
+}
+
+
+class ModelError(ValueError):
+    """This file is not a model of ours, or not whole, or not safe to open."""
+
+
+@dataclass
+class Graph:
+    """What a walk has met: operators with their counts, weights by name, and tables `label` looks in."""
+
+    operators: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+
+    @property
+    def label_rows(self) -> tuple[int, ...]:
+        """The rows of every weight that the input `label` looks up a row of."""
+        return tuple(self.sizes[name][0] for name in self.tables if self.sizes.get(name))
+
+
+def walk(message: Bytes, budget: Budget, into: Graph) -> None:
+    """Check one graph message. Raises ModelError or `protobuf.Broken`."""
+    found = read(message, GRAPH, budget)
+    if found.get("sparse_initializer*"):
+        raise ModelError("expected dense weights, got a sparse tensor; export again")
+    nodes = messages(found, "node*")
+    if len(nodes) + sum(into.operators.values()) > MOST_NODES:
+        raise ModelError(f"expected at most {MOST_NODES} nodes, got more; export a smaller one")
+    for tensor in messages(found, "initializer*"):
+        name, size = _tensor(tensor, budget)
+        into.sizes[name] = size
+    for node in nodes:
+        _node(node, budget, into)
+    once(found)
+
+
+def _node(message: Bytes, budget: Budget, into: Graph) -> None:
+    found = read(message, NODE, budget)
+    once(found)
+    operator, domain = text(found, "op_type"), text(found, "domain")
+    if domain not in ("", "ai.onnx") or operator not in OPERATORS:
+        # The sampler's own Scan will be let through here, at the top level and once.
+        name = f"{domain}.{operator}" if domain else operator
+        raise ModelError(
+            "expected standard operators without control flow or random draws, "
+            f"got {name[:80]!r}; export the network alone"
+        )
+    for attribute in messages(found, "attribute*"):
+        parts = read(attribute, ATTRIBUTE, budget)
+        if any(word in parts for word in NESTED):
+            raise ModelError(
+                f"expected plain nodes, got one with a nested graph or sparse tensor ({operator}); "
+                "a network has no control flow"
+            )
+        for tensor in (*messages(parts, "t"), *messages(parts, "tensors*")):
+            _tensor(tensor, budget)
+        once(parts)
+    if operator == "Gather" and [bytes(name) for name in messages(found, "input*")[1:]] == [
+        b"label"
+    ]:
+        into.tables.append(bytes(messages(found, "input*")[0]).decode())
+    into.operators[operator] = into.operators.get(operator, 0) + 1
+
+
+def _tensor(message: Bytes, budget: Budget) -> tuple[str, tuple[int, ...]]:
+    """(name, size) of weights that are here, whole, and written down once."""
+    found = read(message, TENSOR, budget)
+    if "external_data*" in found or any(found.get("data_location", ())):
+        raise ModelError(
+            "expected all weights inside, got a tensor stored in another file; "
+            "export with the weights inside"
+        )
+    once(found)
+    name, kind = text(found, "name"), number(found, "data_type")
+    size = tuple(numbers(found.get("dims*", []), MOST_AXES))
+    if kind not in TYPES or any(axis > LONGEST_AXIS for axis in size):
+        what = f"type {kind}" if kind not in TYPES else f"axes {size} (negative or too long)"
+        raise ModelError(f"weight {name!r}: expected numbers, got {what}; export again")
+    word, bits, typed = TYPES[kind]
+    present = [slot for slot in DATA if slot in found]
+    if len(present) > 1 or not set(present) <= {"raw_data", typed}:
+        slots = " and ".join(slot.rstrip("*") for slot in present)
+        raise ModelError(f"weight {name!r}: expected {word} data once, got {slots}; export again")
+    count = math.prod(size)
+    if present == [typed]:
+        expected, got, unit = count, _count(typed, found[typed]), "numbers"
+    else:
+        raw = messages(found, "raw_data")
+        expected, got, unit = (count * bits + 7) // 8, sum(map(len, raw)), "bytes"
+    if got != expected:
+        raise ModelError(
+            f"weight {name!r}: expected {expected} {unit} for {word} {size}, got {got}; export again"
+        )
+    return name, size
+
+
+def _count(slot: str, values: list[Value]) -> int:
+    """How many numbers a typed data field holds, packed or one by one."""
+    width = {"float_data*": 4, "double_data*": 8}.get(slot)
+    if width is not None:
+        lengths = [len(value) for value in values if not isinstance(value, int)]
+        return sum(length // width if length % width == 0 else -1 for length in lengths)
+    return sum(
+        1 if isinstance(value, int) else int((np.frombuffer(value, np.uint8) < 128).sum())
+        for value in values
+    )

@@ -1,0 +1,29 @@
+import pytest
+
+from runtimes.choices import choose
+
+
+def test_a_known_name():
+    assert choose("solver", "heun", {"euler": 1, "heun": 2}) == "heun"
+
+
+@pytest.mark.parametrize(
+    ("got", "hint"),
+    [
+        ("huen", "did you mean 'heun'?"),
+        ("zzz", "choose one"),
+        (3, "choose one"),
+        (None, "choose one"),
+    ],
+)
+def test_an_unknown_one(got, hint):
+    with pytest.raises(ValueError, match="solver: expected one of euler, heun") as error:
+        choose("solver", got, ["euler", "heun"])
+    assert repr(got) in str(error.value)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("got", [["heun"], {}, b"heun", True])
+def test_not_even_a_name(got):
+    with pytest.raises(ValueError, match="solver: expected"):
+        choose("solver", got, {"heun": 1})

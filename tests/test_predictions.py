@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from .problems import MIXTURE, ROUND, TILTED, starts
+
+from runtimes.grids import END, START
+from runtimes.predictions import PREDICTIONS, ends, is_singular
+from runtimes.schedules import SCHEDULES
+
+kinds = pytest.mark.parametrize("kind", PREDICTIONS)
+schedules = pytest.mark.parametrize("schedule", SCHEDULES)
+safe = st.floats(START, 1 - END)
+
+
+@kinds
+@schedules
+@given(t=safe)
+def test_exact_output_gives_the_exact_ends(kind, schedule, t):
+    scales, x = SCHEDULES[schedule](t), starts(5)
+    out = MIXTURE.output(kind, x, scales)
+    at = ends(kind, scales)
+    data, noise = MIXTURE.posterior(x, scales.alpha, scales.sigma)
+    np.testing.assert_allclose(x * at.data_x + out * at.data_p, data, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(x * at.noise_x + out * at.noise_p, noise, rtol=1e-9, atol=1e-9)
+    assert all(type(value) is float for value in at)
+
+
+@kinds
+@pytest.mark.parametrize("other", PREDICTIONS)
+@schedules
+@given(t=safe)
+def test_conversion_cycle(kind, other, schedule, t):
+    """kind -> ends -> other -> ends -> kind gives back any prediction, trained or not."""
+    scales = SCHEDULES[schedule](t)
+    x, p = starts(4), starts(4, seed=9)
+    there = _through(kind, other, scales, x, p)
+    back = _through(other, kind, scales, x, there)
+    np.testing.assert_allclose(back, p, rtol=1e-9, atol=1e-8 * np.abs(there).max())
+
+
+def _through(kind, other, scales, x, p):
+    at = ends(kind, scales)
+    c, d = (float(value) for value in PREDICTIONS[other](scales))
+    return c * (x * at.data_x + p * at.data_p) + d * (x * at.noise_x + p * at.noise_p)
+
+
+@schedules
+def test_velocity_target_is_the_rate_of_the_path(schedule):
+    data, noise = starts(6), starts(6, seed=8)
+    h = 1e-6
+    for t in (0.05, 0.4, 0.93):
+        after, before = (SCHEDULES[schedule](t + d) for d in (h, -h))
+        rate = ((after.alpha - before.alpha) * data + (after.sigma - before.sigma) * noise) / (
+            2 * h
+        )
+        c, d = PREDICTIONS["velocity"](SCHEDULES[schedule](t))
+        np.testing.assert_allclose(c * data + d * noise, rate, rtol=1e-6, atol=1e-8)
+
+
+@schedules
+def test_v_target_is_the_path_a_quarter_turn_on(schedule):
+    """With alpha = sin a, sigma = cos a, v is -dx/da (Salimans & Ho 2022, appendix D)."""
+    data, noise = starts(6), starts(6, seed=8)
+    scales = SCHEDULES[schedule](0.3)
+    size = np.hypot(scales.alpha, scales.sigma)
+    angle, h = np.arctan2(scales.alpha, scales.sigma), 1e-6
+
+    def at(a):
+        return size * (np.sin(a) * data + np.cos(a) * noise)
+
+    c, d = PREDICTIONS["v"](scales)
+    rate = (at(angle + h) - at(angle - h)) / (2 * h)
+    np.testing.assert_allclose(c * data + d * noise, -rate, rtol=1e-6, atol=1e-8)
+
+
+@schedules
+@pytest.mark.parametrize("problem", [ROUND, TILTED, MIXTURE], ids=["round", "tilted", "mixture"])
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_score_is_the_gradient_of_the_log_density(schedule, problem, t):
+    scales = SCHEDULES[schedule](t)
+    dims = 3 if problem is TILTED else 2
+    x, h = starts(6, dims), 1e-5
+    gradient = np.stack(
+        [
+            problem.log_density(x + h * e, *scales[:2])
+            - problem.log_density(x - h * e, *scales[:2])
+            for e in np.eye(dims)
+        ],
+        axis=1,
+    ) / (2 * h)
+    at = ends("velocity", scales)
+    noise = x * at.noise_x + problem.velocity(x, scales) * at.noise_p
+    c, d = PREDICTIONS["score"](scales)
+    assert float(c) == 0
+    np.testing.assert_allclose(float(d) * noise, gradient, rtol=1e-6, atol=1e-6)
+
+
+SINGULAR = {  # (at the noise, at the data): where the prediction leaves an end open
+    ("noise", "linear"): (True, False),
+    ("noise", "cosine"): (True, False),
+    ("noise", "vp"): (False, False),
+    ("data", "linear"): (False, True),
+    ("data", "cosine"): (False, True),
+    ("data", "vp"): (False, True),
+    ("score", "linear"): (True, True),
+    ("score", "cosine"): (True, True),
+    ("score", "vp"): (False, True),
+    ("velocity", "linear"): (False, False),
+    ("velocity", "cosine"): (False, False),
+    ("velocity", "vp"): (False, True),
+    ("v", "linear"): (False, False),
+    ("v", "cosine"): (False, False),
+    ("v", "vp"): (False, False),
+}
+
+
+@kinds
+@schedules
+def test_ends_are_finite_or_refused_in_words(kind, schedule):
+    for t, singular in zip((0.0, 1.0), SINGULAR[kind, schedule], strict=True):
+        scales = SCHEDULES[schedule](t)
+        assert is_singular(kind, scales) == singular
+        if singular:
+            with pytest.raises(ValueError, match=f"prediction '{kind}'.*trim the grid"):
+                ends(kind, scales)
+        else:
+            assert np.isfinite(ends(kind, scales)).all()
+
+
+@kinds
+@schedules
+def test_rows_take_many_times(kind, schedule):
+    """Training asks for one row per sample."""
+    t = np.linspace(0.1, 0.9, 5)
+    many = PREDICTIONS[kind](SCHEDULES[schedule](t))
+    for k in range(5):
+        one = PREDICTIONS[kind](SCHEDULES[schedule](float(t[k])))
+        for row, value in zip(many, one, strict=True):
+            assert np.shape(row) == (5,)
+            assert float(value) == row[k]

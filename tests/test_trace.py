@@ -1,0 +1,149 @@
+import time
+
+import numpy as np
+import pytest
+
+from runtimes.charts import CHARTS
+from runtimes.flow import flow
+from runtimes.predictions import PREDICTIONS
+from runtimes.schedules import SCHEDULES
+from runtimes.solvers import SOLVERS
+from runtimes.tableau import run
+from runtimes.trace import trace
+
+from .problems import MIXTURE, starts
+
+solvers = pytest.mark.parametrize("name", SOLVERS)
+TIMES = (0.05, 0.2, 0.5, 0.6, 0.95)
+#           slots alive at once, network calls per step
+COSTS = {
+    "euler": (1, 1),
+    "midpoint": (2, 2),
+    "heun": (2, 2),
+    "ab2": (2, 1),
+    "rk4": (4, 4),
+    "euler_maruyama": (1, 1),
+    "ancestral": (1, 1),
+}
+
+
+@solvers
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("chart", CHARTS)
+def test_tableau_is_the_run(name, schedule, prediction, chart):
+    options = {"schedule": schedule, "prediction": prediction, "chart": chart, "eta": 0.7}
+    network = MIXTURE.network(prediction, SCHEDULES[schedule])
+    x = starts(6)
+
+    def draw(k):
+        return starts(6, seed=100 + k)
+
+    want = list(flow(name, network, x, TIMES, draw=draw, **options))
+    table = trace(name, TIMES, **options)
+    got = [state for _, state in run(table, lambda x, t, on: network(x, t), x, draw)]
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+@solvers
+def test_slots_and_calls(name):
+    slots, calls = COSTS[name]
+    table = trace(name, TIMES)
+    assert table.slots == slots
+    assert table.calls == len(table.rows) == calls * 4
+    assert SOLVERS[name].calls == calls
+
+
+@solvers
+def test_rows_are_well_formed(name):
+    """Indices point at what is there; a step ends after its last call; draws carry the step."""
+    table = trace(name, TIMES, eta=1.0)
+    noisy, calls = SOLVERS[name].noisy, SOLVERS[name].calls
+    alive = 1
+    for k, row in enumerate(table.rows):
+        assert {index for index, _ in row.input} <= set(range(alive))
+        terms = alive + 1 + (row.draw is not None)
+        assert all({index for index, _ in slot} <= set(range(terms)) for slot in row.update)
+        assert all(weight != 0 for slot in (row.input, *row.update) for _, weight in slot)
+        assert row.draw == (k if noisy else None)
+        assert row.ends_step == ((k + 1) % calls == 0)
+        assert TIMES[0] <= row.time <= TIMES[-1]
+        alive = len(row.update)
+    assert alive == 1
+
+
+def test_times_of_the_rows():
+    midpoint = [row.time for row in trace("midpoint", (0.0, 0.5, 1.0)).rows]
+    assert midpoint == pytest.approx([0, 0.25, 0.5, 0.75])
+    heun = [row.time for row in trace("heun", (0.0, 0.5, 1.0)).rows]
+    assert heun == [0, 0.5, 0.5, 1.0]
+    assert [row.time for row in trace("euler", TIMES).rows] == list(TIMES[:-1])
+
+
+def test_one_euler_step_by_hand():
+    """x + (s - t) velocity on the linear schedule: slot 0 * 1 + output * h."""
+    (row,) = trace("euler", (0.25, 0.5), chart="path").rows
+    assert row.input == ((0, 1.0),)
+    (update,) = row.update
+    assert dict(update) == pytest.approx({0: 1.0, 1: 0.25}, abs=1e-15)
+
+
+def test_noisy_rows_without_noise():
+    assert all(row.draw is None for row in trace("ancestral", TIMES, eta=0.0).rows)
+    draws = [row.draw for row in trace("euler_maruyama", (0.0, 0.5, 0.8, 1.0)).rows]
+    assert draws == [0, 1, None]
+
+
+@pytest.mark.parametrize(
+    ("interval", "on"),
+    [
+        (None, [0, 0, 0, 0]),
+        ((0.0, 1.0), [1, 1, 1, 1]),
+        ((0.2, 0.5), [0, 1, 1, 0]),
+        ((0.21, 0.49), [0, 0, 0, 0]),
+        ((0.05, 0.05), [1, 0, 0, 0]),
+    ],
+)
+def test_guided_rows_follow_the_interval(interval, on):
+    rows = trace("euler", TIMES, guided=interval).rows
+    assert [row.guided for row in rows] == [bool(flag) for flag in on]
+
+
+@pytest.mark.parametrize("name", ["rk4", "ab2", "ancestral"])
+def test_a_long_run_is_traced_quickly(name):
+    start = time.perf_counter()
+    table = trace(name, tuple(np.linspace(0, 1, 1001).tolist()))
+    assert table.calls == 1000 * SOLVERS[name].calls
+    assert time.perf_counter() - start < 5
+
+
+def test_two_draws_for_one_call_are_refused(monkeypatch):
+    def greedy(ends, x, grid, scales, draw, eta):
+        data, noise = ends(x, grid[0])
+        yield data + noise + draw(0) + draw(1)
+
+    monkeypatch.setitem(SOLVERS, "greedy", type(SOLVERS["ancestral"])(greedy, 1, 1, noisy=True))
+    with pytest.raises(ValueError, match="one draw of noise after each call"):
+        trace("greedy", (0.1, 0.9))
+
+
+def test_a_new_solver_needs_no_help(monkeypatch):
+    """Three-step Adams-Bashforth, even steps: one call a step, three slots, found by the tracer."""
+
+    def ab3(field, y, grid):
+        past = []
+        for t, s in zip(grid, grid[1:], strict=False):
+            past = [field(y, t), *past[:2]]
+            weights = {1: (1,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12)}[len(past)]
+            for k, weight in zip(past, weights, strict=True):
+                y = y + k * (weight * (s - t))
+            yield y
+
+    monkeypatch.setitem(SOLVERS, "ab3", type(SOLVERS["euler"])(ab3, order=2, calls=1))
+    times = tuple(np.linspace(0.1, 0.9, 9).tolist())
+    network = MIXTURE.network("velocity", SCHEDULES["linear"])
+    table = trace("ab3", times)
+    want = list(flow("ab3", network, starts(4), times))
+    got = [x for _, x in run(table, lambda x, t, on: network(x, t), starts(4))]
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    assert (table.slots, table.calls) == (3, 8)

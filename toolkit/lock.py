@@ -1,0 +1,37 @@
+"""One writer per folder: a lock that the system lets go of when its process dies, however it dies."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold folder/.lock, or raise FileExistsError because another process does.
+
+    The lock is on the open file, not on its existence: after a kill -9 nothing stale is left to remove.
+    """
+    with open(folder / ".lock", "a+b") as file:
+        if not _take(file.fileno()):
+            raise FileExistsError(
+                f"{folder}: expected no other process training here, got one holding .lock; "
+                "stop it or use another --out"
+            )
+        yield
+
+
+def _take(handle: int) -> bool:
+    """Lock an open file without waiting; False if it is locked already."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
