@@ -1,6 +1,8 @@
 """Open a model file and call its network: check, choose a provider, check again, cast, call."""
 
 import os
+import re
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import modelfile
 from .choices import choose
+from .limits import WATCHDOG, Limits, cancelled_after, default_limits
 from .modelfile import ModelError, ModelFile
 from .spec import Spec, from_json
 
@@ -20,6 +23,9 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "directml": ("DmlExecutionProvider", {}),
 }
 Floats = NDArray[np.float32]
+_ARENA = (
+    threading.Lock()
+)  # ONNX Runtime has one CPU arena to hand out; a session keeps what it got
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Model:
     file: ModelFile
     provider: str
     session: Any
+    limits: Limits
 
     def network(
         self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
@@ -38,16 +45,23 @@ class Model:
 
         x float32 (B, *shape); condition int64 (B,), float32 (B, *context) or None as the spec says.
         """
+        self._check(x, condition)
         feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32)}
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
+        options = _onnxruntime().RunOptions()
+        options.log_severity_level = 4
+        WATCHDOG.begin(options, self.limits.call)
         try:
-            (out,) = self.session.run(["prediction"], feeds)
+            (out,) = self.session.run(["prediction"], feeds, options)
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            late = f"no end within {self.limits.call:.0f} s" if options.terminate else ""
             raise ModelError(
                 f"{self.file.path}: expected a network that runs on {len(x)} rows, got: "
-                f"{_reason(error)}; try fewer rows, or export it again"
+                f"{late or _reason(error, self.limits)}; try fewer rows, or export it again"
             ) from None
+        finally:
+            WATCHDOG.end(options)
         if out.shape != x.shape:  # a float32 output is checked when the file is opened
             raise ModelError(
                 f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
@@ -55,32 +69,64 @@ class Model:
             )
         return out  # type: ignore[no-any-return]
 
+    def _check(self, x: Floats, condition: NDArray[Any] | None) -> None:
+        """What ONNX Runtime takes without a word: other byte orders, one label for all, label -1."""
+        kind, classes = self.spec.condition.kind, self.spec.condition.classes
+        wanted = np.int64 if kind == "label" else np.float32
+        if x.dtype != np.float32 or (condition is None) != (kind == "none"):
+            raise ValueError(
+                f"x: expected float32 and a condition {kind!r}, got {x.dtype} and "
+                f"{'none' if condition is None else 'one'}; convert x, or see the spec"
+            )
+        if condition is not None and (len(condition) != len(x) or condition.dtype != wanted):
+            raise ValueError(
+                f"{kind}: expected {np.dtype(wanted)} with {len(x)} rows, got {condition.dtype} "
+                f"with {len(condition)}; give one per row of x"
+            )
+        # seen as uint64 a negative label is a huge one, so one comparison finds both
+        if kind == "label" and len(x) and condition.view(np.uint64).max() > classes:  # type: ignore[union-attr]
+            raise ValueError(
+                f"label: expected 0 to {classes} ({classes} is no label), got {condition}; "
+                "correct it"
+            )
 
-def load(path: str | os.PathLike[str], *, provider: str = "auto", threads: int = 0) -> Model:
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    provider: str = "auto",
+    threads: int = 0,
+    limits: Limits | None = None,
+) -> Model:
     """The model at `path`, ready to sample.
 
     provider: cpu, cuda, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
     A named provider that is missing is an error, never a silent fallback. threads: 0 lets ONNX
-    Runtime choose. Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
+    Runtime choose. limits: the memory and time it may take; see `default_limits` for what None means.
+    Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
     is not what its spec says) or ValueError (no such provider).
     """
     if type(threads) is not int or not 0 <= threads <= 1024:
         raise ValueError(
             f"threads: expected 0 to 1024, got {threads!r}; 0 lets ONNX Runtime choose"
         )
-    return open_file(modelfile.read(path), provider=provider, threads=threads)
+    return open_file(modelfile.read(path), provider=provider, threads=threads, limits=limits)
 
 
-def open_file(file: ModelFile, *, provider: str = "auto", threads: int = 0) -> Model:
+def open_file(
+    file: ModelFile, *, provider: str = "auto", threads: int = 0, limits: Limits | None = None
+) -> Model:
     """The model in a checked file; see `load`."""
     try:
         spec = from_json(file.metadata[modelfile.SPEC_KEY])
     except ValueError as error:
         raise ModelError(f"{file.path}: {error}") from None
     name = _pick(provider)
-    session = _open(file, name, threads)
+    nodes = sum(file.operators.values())
+    limits = limits or default_limits(len(file.content), nodes, name)
+    session = _open(file, name, threads, limits)
     _match(file, spec, session)
-    return Model(spec, file, name, session)
+    return Model(spec, file, name, session, limits)
 
 
 def _onnxruntime() -> Any:
@@ -109,28 +155,28 @@ def _pick(provider: str) -> str:
     return name
 
 
-def _open(file: ModelFile, provider: str, threads: int) -> Any:
+def _open(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception
     options.intra_op_num_threads = threads
     # else bytes 4..7 decide, and a file that is a good .onnx to `modelfile` could be an .ort inside
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     wanted = PROVIDERS[provider]
     try:
-        session = ort.InferenceSession(
-            file.content,
-            options,
-            providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
-            enable_fallback=0,
-        )
+        with _ARENA, cancelled_after(options, limits.load):
+            _cap_memory(ort, limits.memory)
+            session = ort.InferenceSession(
+                file.content,
+                options,
+                providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
+                enable_fallback=0,
+                # it computes outside the arena: 40 bytes of file would become gigabytes
+                disabled_optimizers=["ConstantFolding"],
+            )
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        reason = _reason(error)
-        newer = "opset" in str(error) or "IR version" in str(error)
-        fix = "made by a newer version; update onnxruntime" if newer else "export it again"
-        raise ModelError(
-            f"{file.path}: expected a graph ONNX Runtime opens, got: {reason}; {fix}"
-        ) from None
+        raise _not_opened(file, error, limits) from None
     if session.get_providers()[0] != wanted[0]:
         raise ModelError(
             f"{file.path}: expected to run on {provider}, got {session.get_providers()[0]}; "
@@ -139,10 +185,33 @@ def _open(file: ModelFile, provider: str, threads: int) -> Any:
     return session
 
 
-def _reason(error: Exception) -> str:
-    """ONNX Runtime's message on one line; its end says what is wrong, its start where in C++."""
+def _cap_memory(ort: Any, most: int) -> None:
+    """Make the arena that the next session takes: its own, of at most so many bytes."""
+    kind, place = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+    ort.create_and_register_allocator(
+        ort.OrtMemoryInfo("Cpu", kind, 0, place), ort.OrtArenaCfg({"max_mem": most})
+    )
+
+
+def _not_opened(file: ModelFile, error: Exception, limits: Limits) -> ModelError:
+    reason = _reason(error, limits)
+    fix = "export it again"
+    if type(error).__name__ == "ModelLoadCanceled":
+        reason = f"no end of loading within {limits.load:.0f} s"
+    elif "Opset" in reason or "IR version" in reason:
+        fix = "made by a newer version; update onnxruntime"
+    return ModelError(f"{file.path}: expected a graph ONNX Runtime opens, got: {reason}; {fix}")
+
+
+def _reason(error: Exception, limits: Limits) -> str:
+    """What ONNX Runtime says, in one line without its source; "no memory" in words of ours."""
     text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"...{text[-200:]}"
+    if any(word in text for word in ("bfc_arena", "bad_alloc", "Failed to allocate memory")):
+        return f"a need for more than its {limits.memory >> 20} MiB of memory"
+    text = re.sub(
+        r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ [^(]*\([^()]*\) ", "", text
+    )
+    return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
 def _match(file: ModelFile, spec: Spec, session: Any) -> None:
@@ -155,6 +224,11 @@ def _match(file: ModelFile, spec: Spec, session: Any) -> None:
         expected["context"] = ("tensor(float)", list(spec.condition.shape))
     _same(file, "inputs", expected, session.get_inputs())
     _same(file, "outputs", {"prediction": ("tensor(float)", shape)}, session.get_outputs())
+    if spec.condition.kind == "label" and set(file.label_rows) - {spec.condition.classes + 1}:
+        raise ModelError(
+            f"{file.path}: expected a table of {spec.condition.classes} classes and no label by its "
+            f"spec, got {min(file.label_rows)} rows; export the network again"
+        )
 
 
 def _same(

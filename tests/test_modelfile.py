@@ -140,7 +140,9 @@ def add(weights=(), nodes=None):
     return proto(graph(nodes, X, ["B", 2], weights), mixture_spec())
 
 
-@pytest.mark.parametrize("hidden", ["initializer", "constant", "list", "no location", "no entries"])
+@pytest.mark.parametrize(
+    "hidden", ["initializer", "constant", "list", "no location", "no entries"]
+)
 def test_a09_external_data(tmp_path, hidden):
     """Also re-sealed by somebody who wants it read; `read` never starts ONNX Runtime."""
     tensor = external()
@@ -265,7 +267,9 @@ def test_too_many_nodes(tmp_path, monkeypatch):
 
 def test_metadata_that_is_no_text(tmp_path):
     path = tmp_path / "a.onnx"
-    path.write_bytes(seal(add().SerializeToString() + field(14, field(1, b"k") + field(2, b"\xff"))))
+    path.write_bytes(
+        seal(add().SerializeToString() + field(14, field(1, b"k") + field(2, b"\xff")))
+    )
     refuse(path, "broken fields")
 
 
@@ -308,7 +312,9 @@ def mutant(model, rng):
         value = rng.choice([*model.graph.input, *model.graph.output])
         value.type.tensor_type.elem_type = rng.randrange(0, 17)
     else:
-        node.attribute.append(helper.make_attribute(rng.choice(["axis", "to", "perm"]), rng.randrange(-9, 9)))
+        node.attribute.append(
+            helper.make_attribute(rng.choice(["axis", "to", "perm"]), rng.randrange(-9, 9))
+        )
 
 
 def test_structural_mutants(capfd):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 EXACT = ("test_solvers.py", "polynomials or expm")
 NOISY = ("test_stochastic.py", "weak or ddpm or drawn")
 CHART = ("test_charts.py", "derivatives or clock")
-ENDS = ("test_predictions.py", "exact_output or score or velocity_target")
+ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
@@ -19,7 +19,12 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
     ("solvers.py", "field(y + k1 * h, s)", "field(y + k1 * h, t)", EXACT),
     ("solvers.py", "(k1 + k2) * (0.5 * h)", "(k1 + k1) * (0.5 * h)", EXACT),
-    ("solvers.py", "field(y + k2 * (0.5 * h), middle)", "field(y + k1 * (0.5 * h), middle)", EXACT),
+    (
+        "solvers.py",
+        "field(y + k2 * (0.5 * h), middle)",
+        "field(y + k1 * (0.5 * h), middle)",
+        EXACT,
+    ),
     ("solvers.py", "field(y + k3 * h, s)", "field(y + k2 * h, s)", EXACT),
     ("solvers.py", "    w = h / h_before", "    w = h_before / h", EXACT),
     ("solvers.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
@@ -29,17 +34,29 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("stochastic.py", "data * alpha_s", "data * alpha_t", NOISY),
     ("stochastic.py", "draw(k) * n", "draw(k + 1) * n", NOISY),
     ("predictions.py", "-c / determinant", "c / determinant", ENDS),
-    ("predictions.py", "return -scales.sigma, scales.alpha", "return scales.sigma, scales.alpha", ENDS),
+    (
+        "predictions.py",
+        "return -scales.sigma, scales.alpha",
+        "return scales.sigma, scales.alpha",
+        ENDS,
+    ),
     ("predictions.py", "-1.0 / np.asarray", "1.0 / np.asarray", ENDS),
     ("charts.py", "/ m, 1.0, -1.0)", "/ m, 1.0, 1.0)", CHART),
-    ("charts.py", "float(scales.sigma) / float(scales.alpha), 0.0", "float(scales.alpha), 0.0", CHART),
+    (
+        "charts.py",
+        "float(scales.sigma) / float(scales.alpha), 0.0",
+        "float(scales.alpha), 0.0",
+        CHART,
+    ),
     ("schedules.py", "0.5 * 0.1 * u", "0.1 * u", RATES),
     ("schedules.py", "-0.5 * np.pi * alpha", "0.5 * np.pi * alpha", RATES),
 ]
 
 
 def copy(folder):
-    shutil.copytree(ROOT / "runtimes", folder / "runtimes", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "runtimes", folder / "runtimes", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
@@ -48,7 +65,17 @@ def run(folder, tests, chosen):
     """Exit code and output of the chosen tests against the copy in `folder`."""
     plugins = ["-p", "no:randomly", "-p", "no:cacheprovider"]
     out = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", *plugins, "-k", chosen, *(f"tests/{name}" for name in tests.split())],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            *plugins,
+            "-k",
+            chosen,
+            *(f"tests/{name}" for name in tests.split()),
+        ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -69,8 +96,9 @@ def judge(folder, number):
     target.write_text(text.replace(old, new))
     code, out = run(folder / str(number), tests, chosen)
     # 1: tests ran and some failed; anything else is a crash or an empty selection
-    failed = code == 1 and ("AssertionError" in out or "assert " in out)
-    return "" if failed else f"{file}: {old!r} -> {new!r} survived {tests} ({code})\n{out[-500:]}"
+    return (
+        "" if code == 1 else f"{file}: {old!r} -> {new!r} survived {tests} ({code})\n{out[-500:]}"
+    )
 
 
 def test_every_mutant_is_noticed(tmp_path):

@@ -102,7 +102,9 @@ def test_odd_sizes_drop_the_last_word():
 
 
 def test_draws_and_seeds_differ():
-    rows = [noise(np.array([seed]), (32,), draw)[0] for seed in (0, 1, 2**32) for draw in (0, 1, 2)]
+    rows = [
+        noise(np.array([seed]), (32,), draw)[0] for seed in (0, 1, 2**32) for draw in (0, 1, 2)
+    ]
     assert len({row.tobytes() for row in rows}) == 9
     assert np.abs(np.corrcoef(rows) - np.eye(9)).max() < 0.7
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from .problems import MIXTURE, ROUND, TILTED, starts
 
@@ -29,6 +29,7 @@ def test_exact_output_gives_the_exact_ends(kind, schedule, t):
 @kinds
 @pytest.mark.parametrize("other", PREDICTIONS)
 @schedules
+@settings(max_examples=25)
 @given(t=safe)
 def test_conversion_cycle(kind, other, schedule, t):
     """kind -> ends -> other -> ends -> kind gives back any prediction, trained or not."""

@@ -84,7 +84,9 @@ def test_a_sample_depends_on_its_seed_and_label_alone(request, kind, solver):
         options |= {"label": [1, 4, "none"], "guidance": 2.0, "interval": (0.2, 0.8)}
     many = runtimes.sample(model, 9, seed=5, **options)
     for batch in (1, 4, 9, 100):
-        np.testing.assert_array_equal(runtimes.sample(model, 9, seed=5, batch=batch, **options), many)
+        np.testing.assert_array_equal(
+            runtimes.sample(model, 9, seed=5, batch=batch, **options), many
+        )
     np.testing.assert_array_equal(runtimes.sample(model, 4, seed=5, **options), many[:4])
     if kind != "labelled":
         np.testing.assert_array_equal(runtimes.sample(model, 1, seed=12, **options), many[7:8])
@@ -161,9 +163,7 @@ def test_guidance_is_the_linear_combination_of_two_fields(labelled):
 
 def test_rows_outside_the_interval_cost_one_call():
     model = fake(condition=Condition("label", classes=8))
-    runtimes.sample(
-        model, 3, label=1, guidance=3.0, interval=(0.2, 0.6), solver="euler", steps=4
-    )
+    runtimes.sample(model, 3, label=1, guidance=3.0, interval=(0.2, 0.6), solver="euler", steps=4)
     assert [rows for rows, _ in model.calls] == [3, 6, 6, 3]
     model.calls.clear()
     runtimes.sample(model, 3, label=1, guidance=1.0, solver="euler", steps=4)
@@ -256,9 +256,7 @@ def test_times_keep_off_singular_ends(prediction, schedule, first, last):
     assert (todo.times[0], todo.times[-1]) == pytest.approx((first, last), abs=1e-12)
     states = list(todo.states(0, 2))
     scale = float(SCHEDULES[schedule](first).sigma)
-    np.testing.assert_allclose(
-        states[0].x, scale * noise(seed_rows(0, 2), (2,), 0), rtol=1e-6
-    )
+    np.testing.assert_allclose(states[0].x, scale * noise(seed_rows(0, 2), (2,), 0), rtol=1e-6)
     assert all(first - 1e-12 <= t <= last + 1e-12 for _, t in model.calls)
 
 
@@ -336,12 +334,18 @@ BAD = [
         ({"seed": s}, "seed: expected")
         for s in (-1, 2**53, 2**53 - 1, 2**64, 1.5, True, None, "1")
     ],
-    *[({"label": x}, "label: .*labels are 0..7") for x in (8, -1, 2**40, 1.5, True, [1, 8], [], "z", "")],
+    *[
+        ({"label": x}, "label: .*labels are 0..7")
+        for x in (8, -1, 2**40, 1.5, True, [1, 8], [], "z", "")
+    ],
     ({"label": [[1]]}, "label: .*labels are 0..7"),
     ({"label": [None]}, "label: .*labels are 0..7"),
     ({"label": None}, "label: expected one for a labelled model, got none; labels are 0..7"),
     ({"context": np.zeros(3, np.float32)}, "context: expected none"),
-    *[({"interval": i, "guidance": 2}, "interval: expected") for i in ((1, 0), (0,), None, (0, 2))],
+    *[
+        ({"interval": i, "guidance": 2}, "interval: expected")
+        for i in ((1, 0), (0,), None, (0, 2))
+    ],
     *[({"eta": e}, "eta: expected") for e in (-0.1, float("nan"), float("inf"), 11, "1", None)],
     ({"solver": "huen"}, "solver: .*did you mean 'heun'"),
     ({"solver": 3}, "solver: expected"),

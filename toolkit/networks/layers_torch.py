@@ -44,6 +44,9 @@ def gelu(x: Tensor) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v on (B, heads, tokens, d)."""
+    if torch.compiler.is_exporting():  # the fused call exports to ten nodes more, 12 % slower
+        weights = torch.softmax((q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5, dim=-1)
+        return weights @ v
     return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
 
