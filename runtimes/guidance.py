@@ -14,18 +14,23 @@ LARGEST_WEIGHT = 1e4
 
 def check(weight: float, interval: tuple[float, float]) -> None:
     """Raise ValueError unless |weight| <= 1e4 and 0 <= interval[0] <= interval[1] <= 1."""
-    numbers = int | float | np.integer | np.floating
-    if not (isinstance(weight, numbers) and abs(weight) <= LARGEST_WEIGHT):  # NaN compares False
+    if not (_is_number(weight) and abs(weight) <= LARGEST_WEIGHT):  # NaN compares False
         raise ValueError(
             f"guidance: expected a number within +-{LARGEST_WEIGHT:g}, got {weight!r}; 1 turns it off"
         )
     times = tuple(interval) if np.iterable(interval) else ()
-    pair = len(times) == 2 and all(isinstance(time, numbers) for time in times)
+    pair = len(times) == 2 and all(_is_number(time) for time in times)
     if not (pair and 0.0 <= times[0] <= times[1] <= 1.0):
         raise ValueError(
             f"interval: expected (from, to) with 0 <= from <= to <= 1, got {interval!r}; "
             "(0, 1) is the whole path"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(
+        value, bool
+    )
 
 
 def guided(

@@ -7,6 +7,7 @@ second by one thread, which lives while there are any and asks those past their 
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LOOK = 0.25  # seconds between two looks at the calls that run
+GRACE = 2.0  # seconds that a call asked to end may take: one operator cannot be interrupted
 IDLE_LOOKS = 20  # looks without a call after which the thread ends
 
 
@@ -39,8 +41,12 @@ def default_limits(size: int, nodes: int, provider: str) -> Limits:
 
 @dataclass
 class Watchdog:
-    """The calls that run now, each by its RunOptions, and the thread that looks at them."""
+    """The calls that run now, each by its RunOptions, and the thread that looks at them.
 
+    may_kill: whether the process is ours to end when an operator does not let go (see `stopped_by_signals`).
+    """
+
+    may_kill: bool = False
     calls: dict[int, tuple[float, Any]] = field(default_factory=dict)
     thread: threading.Thread | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,7 +109,8 @@ def stopped_by_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end a call at once: SIGTERM raises SystemExit(143) as SIGINT interrupts.
 
     Python runs handlers between two of its own instructions only, so without this a signal waits for
-    the call to return. Outside the main thread, where no handler can be set, it does nothing.
+    the call to return. For command lines: a call that does not end when asked to takes the process
+    with it. Outside the main thread, where no handler can be set, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -115,9 +122,11 @@ def stopped_by_signals() -> Iterator[None]:
     waker = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
     listener = threading.Thread(target=_listen, args=(ear,), name="signals", daemon=True)
     listener.start()
+    WATCHDOG.may_kill = True
     try:
         yield
     finally:
+        WATCHDOG.may_kill = False
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGTERM, former)
         os.close(mouth)  # the listener reads the end of the pipe
@@ -129,6 +138,17 @@ def _listen(ear: int) -> None:
     while heard := os.read(ear, 1):
         if heard[0] in (signal.SIGINT, signal.SIGTERM):
             WATCHDOG.stop()
+            asked = dict(WATCHDOG.calls)
+            time.sleep(GRACE / 4 if asked else 0.0)
+            if any(WATCHDOG.calls.get(key) is call for key, call in asked.items()):
+                _end("stopped\n", 128 + heard[0])
+
+
+def _end(words: str, code: int) -> None:
+    """End a process whose main thread is stuck in an operator; no file is being written there."""
+    sys.stderr.write(words)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _exit(number: int, frame: object) -> None:

@@ -5,6 +5,7 @@ returns the last states. Sample i of a run depends on its own seed, seed + i, an
 only: not on n, on the batch size or on the other samples.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, Unpack
@@ -26,6 +27,8 @@ from .tableau import Tableau, run
 from .trace import trace
 
 MOST_SAMPLES = 10_000_000
+MOST_BYTES = 4 << 30  # of the samples of one call, or of their contexts
+MOST_BATCH_BYTES = 1 << 30  # of the states of one batch: noise and solver hold about ten of them
 BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
 Label = int | str | Sequence[int | str]
 Context = NDArray[np.float32]
@@ -126,6 +129,7 @@ def sample(
     """
     todo = plan(model, n, **request)
     starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
+    _fits("batch", min(batch, n), model.spec.shape, MOST_BATCH_BYTES)
     samples = np.empty((n, *model.spec.shape), np.float32)
     for index, start in enumerate(starts):
         for state in todo.states(start, min(start + batch, n)):
@@ -141,6 +145,7 @@ def stream(model: Sampleable, n: int, **request: Unpack[Request]) -> Iterator[Fl
     What may be requested is listed at `plan`, and is checked before the first state is asked for.
     """
     todo = plan(model, n, **request)
+    _fits("n", n, model.spec.shape, MOST_BATCH_BYTES)
     return (state.x for state in todo.states(0, n) if state.step > 0)
 
 
@@ -174,7 +179,11 @@ def plan(
         raise ValueError(
             f"steps: expected none beside your own grid, got {steps}; give one of the two"
         )
-    if not (isinstance(eta, int | float | np.floating) and 0.0 <= eta <= 10.0):
+    _fits("n", n, spec.shape, MOST_BYTES)
+    is_number = isinstance(eta, int | float | np.integer | np.floating) and not isinstance(
+        eta, bool
+    )
+    if not (is_number and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
     schedule = SCHEDULES[spec.schedule]
     times = grids.make(
@@ -226,12 +235,13 @@ def conditions(
 
 def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
     condition = spec.condition
-    numbers = tuple(str(index) for index in range(condition.classes))
-    words = f" ({', '.join(condition.names[:20])})" if condition.names not in ((), numbers) else ""
+    numbers = tuple(str(index) for index in range(len(condition.names)))
+    words = f" ({', '.join(condition.names[:20])})" if condition.names != numbers else ""
     known = f"labels are 0..{condition.classes - 1}{words}, or none for no label"
     if label is None:
         raise ValueError(f"label: expected one for a labelled model, got none; {known}")
-    given = list(label) if np.iterable(label) and not isinstance(label, str) else [label]
+    several = isinstance(label, Sequence | np.ndarray) and not isinstance(label, str | bytes)
+    given = list(label) if several and np.ndim(label) else [label]  # type: ignore[arg-type]
     if not given:
         raise ValueError(f"label: expected at least one, got an empty list; {known}")
     rows = []
@@ -243,7 +253,8 @@ def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
             whole_number = isinstance(item, int | np.integer) and not isinstance(item, bool)
             index = int(item) if whole_number and 0 <= item < condition.classes else -1
         if index < 0:
-            raise ValueError(f"label: expected one of this model's, got {item!r}; {known}")
+            got = " ".join(repr(item).split())[:80]
+            raise ValueError(f"label: expected one of this model's, got {got}; {known}")
         rows.append(index)
     return np.resize(np.array(rows, np.int64), n)
 
@@ -262,8 +273,9 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
             f"context: expected float32 {shape} or ({n}, {str(shape)[1:]}, "
             f"got {given.dtype} {given.shape}; give one for all samples or one for each"
         )
+    _fits("context", n, shape, MOST_BYTES)
     with np.errstate(over="ignore"):
-        rows = rows.astype(np.float32)
+        rows = rows.astype(np.float32)  # the machine's byte order too
     if not np.isfinite(rows).all():
         raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
     return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)))
@@ -276,6 +288,16 @@ def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
     if spec.condition.kind == "label":
         return np.full(n, spec.condition.classes, np.int64)
     return np.zeros((n, *spec.condition.shape), np.float32)
+
+
+def _fits(what: str, n: int, shape: tuple[int, ...], most: int) -> None:
+    """Raise ValueError if n float32 arrays of this shape take more than so many bytes."""
+    each = 4 * math.prod(shape)
+    if n * each > most:
+        raise ValueError(
+            f"{what}: expected at most {most // each} for arrays {shape} ({most >> 20} MiB), got {n}; "
+            "take several parts: sample i uses seed + i, so they fit together"
+        )
 
 
 def whole(what: str, value: object, low: int, high: int) -> int:

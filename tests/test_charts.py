@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_euler_is_ddim_in_every_straight_line_chart(schedule):
     """Song et al. 2021, eq. 12 with eta = 0, written out; < 1e-12 in all three charts."""
     grid, x = np.linspace(0.03, 0.97, 9), starts()
     ddim = x
-    for t, s in zip(grid, grid[1:], strict=False):
+    for t, s in pairwise(grid):
         now, after = SCHEDULES[schedule](t), SCHEDULES[schedule](s)
         data, noise = MIXTURE.posterior(ddim, now.alpha, now.sigma)
         ddim = after.alpha * data + after.sigma * noise

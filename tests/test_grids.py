@@ -89,7 +89,7 @@ def test_bad_own_times(own):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="grid: .*'unifrom'; did you mean 'uniform'"):
+    with pytest.raises(ValueError, match=r"grid: .*'unifrom'; did you mean 'uniform'"):
         make("unifrom", 4, SCHEDULES["linear"])
 
 

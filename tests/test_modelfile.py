@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 import random
@@ -280,10 +281,8 @@ def test_any_bytes_are_refused_or_read():
         body = bytearray(good)
         for _ in range(rng.randrange(1, 4)):
             body[rng.randrange(len(body))] = rng.randrange(256)
-        try:
+        with contextlib.suppress(ModelError):
             check("a.onnx", seal(bytes(body)))
-        except ModelError:
-            pass
 
 
 def mutant(model, rng):
@@ -320,7 +319,7 @@ def mutant(model, rng):
 def test_structural_mutants(capfd):
     """500 mutants, sealed again: refused with a ModelError or they run, and nothing is printed."""
     good, rng = proto(mixture_graph(), mixture_spec()), random.Random(11)
-    x, ran = np.zeros((3, 2), np.float32), 0
+    x, ran, lines = np.zeros((3, 2), np.float32), 0, set()
     for _ in range(500):
         model = onnx.ModelProto()
         model.CopyFrom(good)
@@ -330,12 +329,13 @@ def test_structural_mutants(capfd):
             file = check("mutant.onnx", seal(model.SerializeToString()))
             out = open_file(file, provider="cpu", threads=1).network(x, 0.5)
         except ModelError as error:
-            assert "\n" not in str(error)
+            lines |= {len(str(error).splitlines())}
             continue
         assert out.shape == x.shape
         assert out.dtype == np.float32
         ran += 1
     assert 0 < ran < 400
+    assert lines == {1}
     assert capfd.readouterr() == ("", "")
 
 

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from .problems import MIXTURE, ROUND, TILTED, starts
 
 from runtimes.grids import END, START
 from runtimes.predictions import PREDICTIONS, ends, is_singular
 from runtimes.schedules import SCHEDULES
+
+from .problems import MIXTURE, ROUND, TILTED, starts
 
 kinds = pytest.mark.parametrize("kind", PREDICTIONS)
 schedules = pytest.mark.parametrize("schedule", SCHEDULES)

@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_a_new_solver_needs_no_help(monkeypatch):
 
     def ab3(field, y, grid):
         past = []
-        for t, s in zip(grid, grid[1:], strict=False):
+        for t, s in pairwise(grid):
             past = [field(y, t), *past[:2]]
             weights = {1: (1,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12)}[len(past)]
             for k, weight in zip(past, weights, strict=True):

@@ -1,6 +1,7 @@
-"""loss = mean of weight * |network(x, t) - target|^2,  x = alpha data + sigma noise,  target = c data + d noise.
+"""loss = mean of weight * |network(x, t) - target|^2,  target = c * data + d * noise.
 
-(c, d) is the row of the prediction that the network is trained to make (`runtimes.predictions`).
+x = alpha * data + sigma * noise is where the network is asked; (c, d) is the row of
+the prediction that it is trained to make (`runtimes.predictions`).
 Times are drawn and numbers computed on the host in float64 and shipped as float32; arrays are
 touched only with + and * (and a mean), so torch and MLX share every line here.
 

@@ -16,6 +16,7 @@ VERBS = {
     "train": "Train a network on a named data set or your own arrays.",
     "export": "Write a trained run as one self-describing .onnx and prove that it agrees.",
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
+    "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
     "inspect": "Say what an .onnx generates, how it was trained and how to sample it.",
     "evaluate": "Judge an .onnx against held-out data, beside a floor and a baseline.",
 }
@@ -86,4 +87,6 @@ def _is_callers(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    return text or type(error).__name__
+    # one line, whatever a path or a stranger's file holds
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__

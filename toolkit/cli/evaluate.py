@@ -41,6 +41,7 @@ def evaluate(
     import numpy as np
 
     import runtimes
+    from runtimes.limits import stopped_by_signals
     from toolkit import data as data_sets
     from toolkit import metrics
 
@@ -60,7 +61,8 @@ def evaluate(
     }
     if opened.spec.condition.kind != "none":
         request[opened.spec.condition.kind] = np.resize(held_out.y, (n, *held_out.y.shape[1:]))
-    samples = runtimes.sample(opened, n, progress=Bar("sampling").show, **request)
+    with stopped_by_signals():
+        samples = runtimes.sample(opened, n, progress=Bar("sampling").show, **request)
     rows = metrics.evaluate(samples, request.get("label"), known, seed=seed)
     click.echo(metrics.table(rows, n))
     missed = [row.name for row in rows if row.missed]

@@ -72,31 +72,33 @@ def sample(
     """
     import runtimes
     from runtimes.files import refuse_existing
+    from runtimes.limits import stopped_by_signals
     from toolkit import show
 
     refuse_existing(out, force)
-    opened = runtimes.load(model, provider=provider, threads=threads)
-    request: dict[str, Any] = {
-        "label": None if label is None else labels(label),
-        "context": None if context is None else _contexts(context),
-        "solver": solver,
-        "steps": steps,
-        "grid": _times(grid),
-        "guidance": guidance,
-        "interval": tuple(_numbers("interval", interval, 2)),
-        "chart": chart,
-        "eta": eta,
-        "seed": seed,
-    }
-    show.check(out, opened.spec.shape, trajectory=show_trajectory)
-    todo = runtimes.plan(opened, count, **request)
-    bar, started = Bar("sampling"), time.perf_counter()
-    if show_trajectory:
-        states = [_shown(bar, state) for state in todo.states(0, count)]
-        show.save_trajectory(out, states, todo.times, opened.spec.value_range)
-    else:
-        samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
-        show.save_samples(out, samples, opened.spec.value_range)
+    with stopped_by_signals():
+        opened = runtimes.load(model, provider=provider, threads=threads)
+        request: dict[str, Any] = {
+            "label": None if label is None else labels(label),
+            "context": None if context is None else _contexts(context),
+            "solver": solver,
+            "steps": steps,
+            "grid": _times(grid),
+            "guidance": guidance,
+            "interval": tuple(_numbers("interval", interval, 2)),
+            "chart": chart,
+            "eta": eta,
+            "seed": seed,
+        }
+        show.check(out, opened.spec.shape, trajectory=show_trajectory)
+        todo = runtimes.plan(opened, count, **request)
+        bar, started = Bar("sampling"), time.perf_counter()
+        if show_trajectory:
+            states = [_shown(bar, state) for state in todo.states(0, count)]
+            show.save_trajectory(out, states, todo.times, opened.spec.value_range)
+        else:
+            samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
+            show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
         f"{out}: {count} samples, {todo.tableau.calls} network calls each, "
@@ -120,7 +122,7 @@ def _contexts(path: str) -> Any:
 
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(
             f"context: expected a .npy file, got {path} ({error}); write it with np.save"
         ) from None

@@ -1,5 +1,6 @@
 """`toolkit train`: a data set in, a run folder out."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from runtimes.predictions import PREDICTIONS
 from runtimes.schedules import SCHEDULES
 from toolkit.cli.progress import Bar, clock
 
+SHOWN = 64  # samples in a preview
+
 
 @click.command()
 @click.argument("data")
 @click.option("-o", "--out", required=True, help="The run folder to write.")
-@click.option("--network", help="dit or mlp.  [by the data's shape]")
+@click.option("--network", help="dit or mlp.  [by the data]")
 @click.option("--schedule", help=f"One of {', '.join(SCHEDULES)}.  [linear]")
 @click.option("--prediction", help=f"One of {', '.join(PREDICTIONS)}.  [velocity]")
 @click.option("--pairing", help="independent or optimal_transport.  [independent]")
@@ -22,15 +25,33 @@ from toolkit.cli.progress import Bar, clock
 @click.option("--steps", type=int, help="Optimiser steps.  [by the data]")
 @click.option("--batch", type=int, help="Rows per step, over all processes.  [by the data]")
 @click.option("--lr", type=float, help="Peak learning rate.  [by the data]")
-@click.option("--seed", type=int, help="Of weights, order, noise: 0 to 2^53-1.  [0]")
+@click.option("--seed", type=int, help="Of weights, order, times and noise.  [0]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or mps.")
 @click.option("--precision", help="fp32 or bf16.  [fp32]")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out, bit for bit.")
-def train(data: str, out: str, device: str, resume: bool, **given: Any) -> None:
+@click.option(
+    "--resume", is_flag=True, help="Go on from the newest checkpoint in --out, bit for bit."
+)
+def train(
+    data: str,
+    out: str,
+    network: str | None,
+    schedule: str | None,
+    prediction: str | None,
+    pairing: str | None,
+    times: str | None,
+    steps: int | None,
+    batch: int | None,
+    lr: float | None,
+    seed: int | None,
+    device: str,
+    precision: str | None,
+    resume: bool,
+) -> None:
     """Train a network on DATA: digits, a 2-D toy, or your own .npz of arrays x [, y].
 
-    The run folder gets checkpoints, spec.json, metrics.jsonl, loss.png and a preview of samples.
-    Under torchrun the same command trains on every process.
+    The run folder gets checkpoints, spec.json, recipe.json, metrics.jsonl, loss.png and preview.png.
+    Ctrl-C or SIGTERM saves a checkpoint first; --resume goes on from it. Under torchrun the same
+    command trains on every process.
 
     \b
     toolkit train digits --out runs/digits
@@ -40,18 +61,65 @@ def train(data: str, out: str, device: str, resume: bool, **given: Any) -> None:
     """
     from toolkit import data as data_sets
     from toolkit.recipe import default_recipe
+    from toolkit.signals import asked_to_stop
 
+    given = {
+        "schedule": schedule,
+        "prediction": prediction,
+        "pairing": pairing,
+        "times": times,
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "precision": precision,
+    }
     known = data_sets.load(data)
-    recipe = default_recipe(known)
-    changes = {key: value for key, value in given.items() if value is not None}
-    recipe = replace(recipe, **changes)
+    recipe = replace(default_recipe(known, network), data=data)
+    recipe = replace(recipe, **{key: value for key, value in given.items() if value is not None})
 
-    from toolkit.train_torch import train as steps_of
+    from toolkit import train_torch  # after the checks: torch takes seconds to load
 
     bar = Bar(f"training {known.name}")
-    for now in steps_of(recipe, known, Path(out), device=device, resume=resume):
-        rest = f"loss {now.mean_loss:.3f}  {now.steps_per_second:.1f} steps/s  {clock(now.seconds_left)} left"
-        bar.show(now.step, now.steps, rest)
-        if now.saved is not None:
-            _preview(Path(out), known)
-    click.echo(f"{out}: {recipe.steps} steps, see {Path(out) / 'loss.png'} and {Path(out) / 'preview.png'}")
+    with asked_to_stop() as asked:
+        for now in train_torch.train(
+            recipe, known, Path(out), device=device, resume=resume, stop=asked
+        ):
+            rest = f"loss {now.mean_loss:.3f}  {now.steps_per_second:.1f} steps/s  {clock(now.seconds_left)}"
+            bar.show(now.step, now.steps, rest)
+            if now.saved is not None and now.step in (now.steps, recipe.steps // 2):
+                draw(Path(out), known)
+    if asked():
+        click.echo(f"{out}: stopped and saved; go on with --resume", err=True)
+        raise SystemExit(asked.code)
+    click.echo(f"{out}: done; see loss.png and preview.png there")
+
+
+def draw(run: Path, known: Any) -> None:
+    """Write loss.png and, where samples can be drawn, preview.png into a run folder."""
+    import numpy as np
+
+    import runtimes
+    from export import TorchModel
+    from toolkit import plots, show, train_torch
+    from toolkit.objectives import best_linear_loss
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    module, spec = train_torch.load(run)
+    straight = spec.schedule == "linear" and spec.prediction == "velocity"
+    plots.loss_curve(
+        run / "loss.png",
+        [line["step"] for line in lines],
+        [line["loss"] for line in lines],
+        floor=best_linear_loss(known.x) if straight else None,
+        floor_label="best linear field" if straight else "",
+    )
+    if show.kind_of(spec.shape) == "arrays":
+        return
+    request: dict[str, Any] = {}
+    if spec.condition.kind == "label":
+        request["label"] = list(range(spec.condition.classes))
+    elif spec.condition.kind == "context":
+        request["context"] = np.resize(known.y, (SHOWN, *known.y.shape[1:]))
+    samples = runtimes.sample(TorchModel(spec, module), SHOWN, steps=10, **request)
+    show.save_samples(run / "preview.png", samples, spec.value_range)

@@ -113,9 +113,7 @@ def _network(layers: Any) -> Any:
             h = self.place(self.enter(to_tokens(layers, x, self._shape, self._patch)))
             tokens = h.shape[1]
             if self._context:
-                h = layers.concatenate(
-                    [h, self.context(condition) + self.context_positions[0]], 1
-                )
+                h = layers.concatenate([h, self.context(condition) + self.context_positions[0]], 1)
             for block in self.blocks:
                 h = block(h, e)
             scale, shift = layers.split(self.modulation(e).reshape(-1, 1, 2 * h.shape[2]), 2)
@@ -124,10 +122,12 @@ def _network(layers: Any) -> Any:
 
         def place(self, h: Any) -> Any:
             """h + sum over the axes of the position along that axis."""
-            axes = range(len(self._grid))
-            for axis, table in zip(axes, self.positions, strict=True):
+            if not self._grid:
+                return h
+            total: Any = 0.0
+            for axis, table in enumerate(self.positions):
                 along = [n if axis == other else 1 for other, n in enumerate(self._grid)]
-                total = table.reshape(*along, -1) + (total if axis else 0.0)
-            return h + total.reshape(1, h.shape[1], -1) if self._grid else h
+                total = total + table.reshape(*along, -1)
+            return h + total.reshape(1, h.shape[1], -1)
 
     return Dit

@@ -1,0 +1,87 @@
+"""Which device, and which of the processes that torchrun started: RANK, LOCAL_RANK and WORLD_SIZE."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+
+from runtimes.choices import choose
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, `rank` of `world`; `local` counts those on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the files."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """Which rows of the whole batch are this process's."""
+        if batch % self.world:
+            raise ValueError(
+                f"batch: expected a multiple of the {self.world} processes, got {batch}; "
+                f"give {batch - batch % self.world or self.world}"
+            )
+        rows = batch // self.world
+        return slice(self.rank * rows, (self.rank + 1) * rows)
+
+    @contextmanager
+    def together(self, device: torch.device) -> Iterator[None]:
+        """Meet the other processes for the length of a run; nothing to do for one alone."""
+        mine = self.world > 1 and not torch.distributed.is_initialized()
+        if mine:
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield
+        finally:
+            if mine:
+                torch.distributed.destroy_process_group()
+
+    def wrap(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        """The module with gradients averaged over all processes."""
+        if self.world == 1:
+            return module
+        places = [device] if device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(module, device_ids=places)
+
+    def mean(self, values: torch.Tensor) -> list[float]:
+        """The mean over all processes of each of a few numbers."""
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+            values = values / self.world
+        return [float(value) for value in values.tolist()]
+
+
+def processes() -> Processes:
+    """What torchrun says about this process; one alone without it."""
+    rank, local, world = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+    )
+    return Processes(rank, world, local)
+
+
+def pick_device(name: str, ours: Processes) -> torch.device:
+    """The device of that name; auto is cuda, else mps, else cpu. ValueError if it is not there."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    choose("device", name, DEVICES)
+    name = next(one for one in there if there[one]) if name == "auto" else name
+    if not there[name]:
+        have = ", ".join(one for one in there if there[one])
+        raise ValueError(f"device: expected one of {have} here, got {name!r}; leave it at auto")
+    return torch.device(name, ours.local) if name == "cuda" else torch.device(name)

@@ -1,0 +1,355 @@
+"""w <- w - lr AdamW(gradient of the loss): training in PyTorch, on one device or under torchrun.
+
+    for progress in train(recipe, data, Path("runs/digits")):
+        print(progress.step, progress.mean_loss)
+
+The run folder gets recipe.json, spec.json, metrics.jsonl and checkpoints. All randomness comes from
+(seed, step), see `draws`; so a resumed run is the uninterrupted one bit for bit on the same machine,
+and a run on two processes differs from that on one by rounding only.
+"""
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtimes.choices import choose
+from runtimes.files import write_whole
+from runtimes.spec import Spec
+from runtimes.spec import from_json as spec_from_json
+from runtimes.spec import to_json as spec_to_json
+from toolkit import checkpoints, ema, networks, objectives
+from toolkit import recipe as recipes
+from toolkit.checkpoints import Checkpoint
+from toolkit.data import Data
+from toolkit.draws import Draw, draw, key
+from toolkit.networks import layers_torch
+from toolkit.paths import PAIRINGS
+from toolkit.processes_torch import Processes, pick_device, processes
+from toolkit.recipe import Recipe, rate_at, spec_of
+
+__all__ = ["Progress", "load", "spec_of", "train"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After step `step` of `steps`. saved: the checkpoint just written, if one was (first process only).
+
+    loss: of this step; mean_loss: its moving average over about a hundred steps.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    mean_loss: float
+    steps_per_second: float
+    seconds_left: float
+    saved: Path | None = None
+
+
+@dataclass
+class Run:
+    """A training run in memory: what a checkpoint restores, and where it runs."""
+
+    recipe: Recipe
+    data: Data
+    out: Path
+    device: torch.device
+    ours: Processes
+    module: torch.nn.Module
+    network: torch.nn.Module  # the module, or DistributedDataParallel around it
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    mean_loss: float = 0.0
+    clock: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+
+
+def train(
+    recipe: Recipe, data: Data, out: Path, *, device: str = "auto", resume: bool = False
+) -> Iterator[Progress]:
+    """Train and yield a Progress after every step; mistakes are raised before the first one.
+
+    device: auto, cpu, cuda or mps. resume: go on from the newest checkpoint in `out`; FileNotFoundError
+    if there is none, ValueError if it is of another recipe or other data. Without it `out` must be
+    empty or absent (FileExistsError). FloatingPointError at the first loss that is not finite.
+    """
+    ours = processes()
+    where = pick_device(device, ours)
+    _check(recipe, data, ours)
+    checkpoint = checkpoints.latest(out) if resume else None
+    if checkpoint is not None:
+        _check_same(recipe, data, out, checkpoint, where, ours)
+    elif ours.first and out.is_dir() and any(p.name[0] != "." for p in out.iterdir()):
+        raise FileExistsError(
+            f"{out}: expected no such folder or an empty one, got files in it; "
+            "give --resume or another --out"
+        )
+    return _train(recipe, data, out, where, ours, checkpoint)
+
+
+def _train(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    device: torch.device,
+    ours: Processes,
+    checkpoint: Checkpoint | None,
+) -> Iterator[Progress]:
+    with ours.together(device):
+        run = _start(recipe, data, out, device, ours, checkpoint)
+        if ours.first:
+            _open_folder(run, fresh=checkpoint is None)
+        loss = run.mean_loss
+        run.clock.append(time.perf_counter())
+        while run.step < recipe.steps:
+            loss = _step(run)
+            run.clock.append(time.perf_counter())
+            yield _report(run, loss)
+        if ours.first:
+            _write_spec(run, loss=round(run.mean_loss, 6))
+
+
+def _start(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    device: torch.device,
+    ours: Processes,
+    checkpoint: Checkpoint | None,
+) -> Run:
+    """The run at its first step, or where the checkpoint left it."""
+    module = networks.build(recipe, data).to(device)
+    weights = list(module.parameters())
+    optimiser = torch.optim.AdamW(
+        weights,
+        lr=recipe.lr,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    average = {name: array.detach().clone() for name, array in module.named_parameters()}
+    run = Run(recipe, data, out, device, ours, module, module, average, optimiser)
+    if checkpoint is not None:
+        _restore(run, checkpoint)
+    run.network = ours.wrap(module, device)
+    return run
+
+
+def _step(run: Run) -> float:
+    """One optimiser step; the loss before it, the mean over all processes."""
+    recipe = run.recipe
+    share = run.ours.share(recipe.batch)
+    x, noise, drawn = _batch(run, draw(recipe, run.data, run.step), share)
+    row = drawn.row.to(lambda values: _tensor(run, values[share]))
+    told = () if drawn.condition is None else (_tensor(run, drawn.condition[share]),)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        answer = run.network(objectives.point(row, x, noise), row.time, *told)
+    loss = objectives.loss(row, answer.float(), objectives.target(row, x, noise))
+
+    rate = rate_at(recipe, run.step)
+    run.optimiser.param_groups[0]["lr"] = rate
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.module.parameters(), recipe.clip)
+    value, size = run.ours.mean(torch.stack([loss.detach(), norm]))
+    if not math.isfinite(value + size):  # before the weights are touched
+        raise FloatingPointError(
+            f"step {run.step + 1}: expected a finite loss, got {value} with a gradient of {size}; "
+            f"lower lr (it is {rate:.2g} now) or look at the data"
+        )
+    run.optimiser.step()
+    _average(run)
+    run.mean_loss = ema.update(run.mean_loss, value, ema.decay_at(run.step, 0.99))
+    run.step += 1
+    return value
+
+
+@torch.no_grad()
+def _average(run: Run) -> None:
+    decay = ema.decay_at(run.step, run.recipe.ema)
+    for name, weight in run.module.named_parameters():
+        run.average[name] = ema.update(run.average[name], weight, decay)
+
+
+def _batch(run: Run, drawn: Draw, share: slice) -> tuple[Tensor, Tensor, Draw]:
+    """(data, noise) of this process's rows, paired; every process draws the noise of all rows."""
+    recipe, data = run.recipe, run.data
+    x = data.x[drawn.rows]
+    noise = torch.empty(x.shape, device=run.device).normal_(generator=_generator(run, "noise"))
+    if recipe.pairing != "independent":
+        pairs = PAIRINGS[recipe.pairing](x, noise.cpu().numpy(), drawn.groups)
+        noise = noise[_tensor(run, pairs)]
+    mine = _tensor(run, x[share])
+    if data.step is not None:
+        dither = torch.empty(x.shape, device=run.device)
+        dither.uniform_(-0.5 * data.step, 0.5 * data.step, generator=_generator(run, "dequantise"))
+        mine = mine + dither[share]
+    return mine, noise[share], drawn
+
+
+def _generator(run: Run, stream: str) -> torch.Generator:
+    return torch.Generator(run.device).manual_seed(key(run.recipe, run.step, stream))
+
+
+def _tensor(run: Run, array: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(run.device)
+
+
+def _report(run: Run, loss: float) -> Progress:
+    """Write what is due after a step, and say where the run stands."""
+    recipe, last = run.recipe, run.step == run.recipe.steps
+    rate = (len(run.clock) - 1) / max(run.clock[-1] - run.clock[0], 1e-9)
+    saved = None
+    if run.ours.first:
+        if last or run.step % recipe.log_every == 0:
+            facts = {"step": run.step, "loss": loss, "mean_loss": run.mean_loss}
+            facts |= {"lr": rate_at(recipe, run.step - 1), "steps_per_second": rate}
+            with open(run.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
+        if last or run.step % recipe.save_every == 0:
+            saved = checkpoints.save(run.out, _checkpoint(run))
+    left = (recipe.steps - run.step) / rate
+    return Progress(run.step, recipe.steps, loss, run.mean_loss, rate, left, saved)
+
+
+def _open_folder(run: Run, fresh: bool) -> None:
+    """A new run writes its recipe, its spec and step 0; a resumed one forgets what came after."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    checkpoints.tidy(run.out)
+    log = run.out / "metrics.jsonl"
+    if fresh:
+        write_whole(run.out / "recipe.json", recipes.to_json(run.recipe).encode())
+        _write_spec(run)
+        checkpoints.save(run.out, _checkpoint(run))
+    elif log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [
+            line for line in lines if line[-1] == "\n" and json.loads(line)["step"] <= run.step
+        ]
+        write_whole(log, "".join(kept).encode())
+
+
+def _write_spec(run: Run, **facts: Any) -> None:
+    count = sum(weight.numel() for weight in run.module.parameters())
+    spec = spec_of(run.recipe, run.data, parameters=count, **facts)
+    write_whole(run.out / "spec.json", spec_to_json(spec).encode())
+
+
+def _checkpoint(run: Run) -> Checkpoint:
+    tensors = {}
+    for name, weight in run.module.named_parameters():
+        moments = run.optimiser.state[weight]
+        tensors[f"network/{name}"] = weight.detach()
+        tensors[f"ema/{name}"] = run.average[name]
+        tensors |= {f"optimiser/{k}/{name}": moments[k] for k in MOMENTS if k in moments}
+    facts = {"framework": "torch", "recipe": asdict(run.recipe), "data": _digest(run.data)}
+    facts |= {"mean_loss": run.mean_loss, "made_with": _made_with(run.device, run.ours)}
+    return Checkpoint(
+        run.step, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, facts
+    )
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
+    layers_torch.fill(run.module, checkpoint.part("network"))
+    average, moments = checkpoint.part("ema"), checkpoint.part("optimiser")
+    run.average = {name: _tensor(run, average[name]).clone() for name in run.average}
+    run.step, run.mean_loss = checkpoint.step, checkpoint.facts["mean_loss"]
+    for name, weight in run.module.named_parameters():
+        state: dict[str, Any] = {
+            moment: _tensor(run, moments[f"{moment}/{name}"]).clone()
+            for moment in MOMENTS
+            if f"{moment}/{name}" in moments
+        }
+        if state:  # at step 0 there is none yet
+            place = run.device if run.optimiser.defaults["fused"] else "cpu"
+            state["step"] = torch.tensor(float(run.step), device=place)
+            run.optimiser.state[weight] = state
+
+
+def load(folder: Path, *, which: str = "ema", device: str = "cpu") -> tuple[torch.nn.Module, Spec]:
+    """The trained network of a run folder in eval mode, and its spec. which: ema or network."""
+    choose("weights", which, ("ema", "network"))
+    place = pick_device(device, Processes())
+    checkpoint = checkpoints.latest(folder)
+    spec = spec_from_json((folder / "spec.json").read_text(encoding="utf-8"))
+    recipe = recipes.from_json(json.dumps(checkpoint.facts["recipe"]))
+    sizes = networks.sizes_of(recipe, spec.shape, spec.condition)
+    module, arrays = networks.make(recipe, sizes), checkpoint.part(which)
+    found = {name: array.shape for name, array in arrays.items()}
+    for name, shape in layers_torch.shapes(module).items():
+        if found.get(name) != shape:
+            raise ValueError(
+                f"{folder}: expected {which}/{name} {shape} in the checkpoint, "
+                f"got {found.get(name, 'none')}; train again"
+            )
+    layers_torch.fill(module, arrays)
+    return module.requires_grad_(False).to(place).eval(), spec
+
+
+def _check(recipe: Recipe, data: Data, ours: Processes) -> None:
+    """Everything that can be known to fail before the first step."""
+    draw(recipe, data, 0)
+    ours.share(recipe.batch)
+    networks.sizes_of(recipe, data.shape, networks.condition_of(data))
+
+
+def _check_same(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    ours: Processes,
+) -> None:
+    """ValueError for another framework, recipe or data; a warning for another machine."""
+    facts = checkpoint.facts
+    theirs = recipes.from_json(json.dumps(facts["recipe"]))
+    different = recipes.first_difference(recipe, theirs)
+    if facts["framework"] != "torch":
+        different = ("framework", "torch", facts["framework"])
+    elif different is None and facts["data"] != _digest(data):
+        different = ("data", f"rows with SHA-256 {_digest(data)[:12]}", facts["data"][:12])
+    if different is not None:
+        name, mine, before = different
+        raise ValueError(
+            f"{name}: expected {before!r} as in {out}, got {mine!r}; "
+            "resume with the same or train in another folder"
+        )
+    for name, mine in _made_with(device, ours).items():
+        before = facts["made_with"].get(name)
+        if before != mine:
+            warnings.warn(
+                f"{out}: expected {name} {before} as before, got {mine}; "
+                "it goes on, but not bit for bit",
+                stacklevel=3,
+            )
+
+
+def _made_with(device: torch.device, ours: Processes) -> dict[str, Any]:
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "processes": ours.world,
+    }
+
+
+def _digest(data: Data) -> str:
+    digest = hashlib.sha256(f"{data.x.shape} {data.classes} {data.step}".encode())
+    for array in (data.x, data.y):
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
