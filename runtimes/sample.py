@@ -5,7 +5,6 @@ returns the last states. Sample i of a run depends on its own seed, seed + i, an
 only: not on n, on the batch size or on the other samples.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, Unpack
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from . import grids
 from .charts import CHARTS
 from .choices import choose
+from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condition, whole
 from .guidance import check as check_guidance
 from .guidance import guided
 from .noise import noise, seed_rows
@@ -27,11 +27,8 @@ from .tableau import Tableau, run
 from .trace import trace
 
 MOST_SAMPLES = 10_000_000
-MOST_BYTES = 4 << 30  # of the samples of one call, or of their contexts
 MOST_BATCH_BYTES = 1 << 30  # of the states of one batch: noise and solver hold about ten of them
 BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
-Label = int | str | Sequence[int | str]
-Context = NDArray[np.float32]
 
 
 class Sampleable(Protocol):
@@ -129,7 +126,7 @@ def sample(
     """
     todo = plan(model, n, **request)
     starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
-    _fits("batch", min(batch, n), model.spec.shape, MOST_BATCH_BYTES)
+    fits("batch", min(batch, n), model.spec.shape, MOST_BATCH_BYTES)
     samples = np.empty((n, *model.spec.shape), np.float32)
     for index, start in enumerate(starts):
         for state in todo.states(start, min(start + batch, n)):
@@ -145,7 +142,7 @@ def stream(model: Sampleable, n: int, **request: Unpack[Request]) -> Iterator[Fl
     What may be requested is listed at `plan`, and is checked before the first state is asked for.
     """
     todo = plan(model, n, **request)
-    _fits("n", n, model.spec.shape, MOST_BATCH_BYTES)
+    fits("n", n, model.spec.shape, MOST_BATCH_BYTES)
     return (state.x for state in todo.states(0, n) if state.step > 0)
 
 
@@ -179,7 +176,7 @@ def plan(
         raise ValueError(
             f"steps: expected none beside your own grid, got {steps}; give one of the two"
         )
-    _fits("n", n, spec.shape, MOST_BYTES)
+    fits("n", n, spec.shape, MOST_BYTES)
     is_number = isinstance(eta, int | float | np.integer | np.floating) and not isinstance(
         eta, bool
     )
@@ -216,96 +213,3 @@ def plan(
         condition=conditions(spec, n, label, context),
         weight=float(weight),
     )
-
-
-def conditions(
-    spec: Spec, n: int, label: Label | None, context: Context | None
-) -> NDArray[Any] | None:
-    """The checked condition of n samples: int64 (n,), float32 (n, *shape), or None."""
-    kind = spec.condition.kind
-    for word, given in (("label", label), ("context", context)):
-        if given is not None and kind != word:
-            raise ValueError(
-                f"{word}: expected none for a model whose condition is {kind!r}, got one; leave it out"
-            )
-    if kind == "label":
-        return _labels(spec, n, label)
-    return _contexts(spec, n, context) if kind == "context" else None
-
-
-def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
-    condition = spec.condition
-    numbers = tuple(str(index) for index in range(len(condition.names)))
-    words = f" ({', '.join(condition.names[:20])})" if condition.names != numbers else ""
-    known = f"labels are 0..{condition.classes - 1}{words}, or none for no label"
-    if label is None:
-        raise ValueError(f"label: expected one for a labelled model, got none; {known}")
-    several = isinstance(label, Sequence | np.ndarray) and not isinstance(label, str | bytes)
-    given = list(label) if several and np.ndim(label) else [label]  # type: ignore[arg-type]
-    if not given:
-        raise ValueError(f"label: expected at least one, got an empty list; {known}")
-    rows = []
-    for item in given:
-        if isinstance(item, str):
-            index = condition.classes if item == "none" else -1
-            index = condition.names.index(item) if item in condition.names else index
-        else:
-            whole_number = isinstance(item, int | np.integer) and not isinstance(item, bool)
-            index = int(item) if whole_number and 0 <= item < condition.classes else -1
-        if index < 0:
-            got = " ".join(repr(item).split())[:80]
-            raise ValueError(f"label: expected one of this model's, got {got}; {known}")
-        rows.append(index)
-    return np.resize(np.array(rows, np.int64), n)
-
-
-def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32]:
-    shape = spec.condition.shape
-    if context is None:
-        raise ValueError(f"context: expected float32 {shape} or (n, *{shape}), got none; give one")
-    try:
-        given = np.asarray(context)
-    except ValueError:
-        raise ValueError("context: expected one array, got rows of different lengths") from None
-    rows = given[None] if given.shape == shape else given
-    if rows.shape[1:] != shape or len(rows) not in (1, n) or given.dtype.kind != "f":
-        raise ValueError(
-            f"context: expected float32 {shape} or ({n}, {str(shape)[1:]}, "
-            f"got {given.dtype} {given.shape}; give one for all samples or one for each"
-        )
-    _fits("context", n, shape, MOST_BYTES)
-    with np.errstate(over="ignore"):
-        rows = rows.astype(np.float32)  # the machine's byte order too
-    if not np.isfinite(rows).all():
-        raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
-    return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)))
-
-
-def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
-    """What a conditional network takes for "no condition": label `classes`, or a context of zeros."""
-    if spec.condition.kind == "none":
-        return None
-    if spec.condition.kind == "label":
-        return np.full(n, spec.condition.classes, np.int64)
-    return np.zeros((n, *spec.condition.shape), np.float32)
-
-
-def _fits(what: str, n: int, shape: tuple[int, ...], most: int) -> None:
-    """Raise ValueError if n float32 arrays of this shape take more than so many bytes."""
-    each = 4 * math.prod(shape)
-    if n * each > most:
-        raise ValueError(
-            f"{what}: expected at most {most // each} for arrays {shape} ({most >> 20} MiB), got {n}; "
-            "take several parts: sample i uses seed + i, so they fit together"
-        )
-
-
-def whole(what: str, value: object, low: int, high: int) -> int:
-    """`value`, if it is a whole number within low..high; else ValueError."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | np.integer)
-        or not low <= value <= high
-    ):
-        raise ValueError(f"{what}: expected a whole number from {low} to {high}, got {value!r}")
-    return int(value)

@@ -114,10 +114,6 @@ def from_json(text: str) -> Spec:
         raise ValueError(
             f"spec: expected JSON, got {text[:40]!r} ({error}); export the model again"
         ) from None
-    if not _printable(raw):
-        raise ValueError(
-            "spec: expected texts that can be shown, got control characters; export the model again"
-        )
     version = raw.get("version") if isinstance(raw, dict) else None
     if type(version) is int and version != VERSION:
         whose, fix = (
@@ -170,15 +166,6 @@ def _value(kind: Any, raw: object, where: str) -> Any:
 
 def _words(kind: Any) -> str:
     return {int: "a whole number", float: "a finite number", str: "a text"}.get(kind, "a list")
-
-
-def _printable(raw: object) -> bool:
-    """Whether no text in there can move a terminal's cursor or break a line."""
-    if isinstance(raw, dict):
-        return all(_printable(key) and _printable(value) for key, value in raw.items())
-    if isinstance(raw, list):
-        return all(_printable(item) for item in raw)
-    return not isinstance(raw, str) or raw.isprintable()
 
 
 def _finite(number: str) -> float:

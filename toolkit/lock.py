@@ -8,10 +8,11 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold folder/.lock, or raise FileExistsError because another process does.
+    """Hold folder/.lock, making the folder if need be, or raise FileExistsError: another process does.
 
     The lock is on the open file, not on its existence: after a kill -9 nothing stale is left to remove.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+b") as file:
         if not _take(file.fileno()):
             raise FileExistsError(

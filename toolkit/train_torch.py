@@ -14,7 +14,8 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from toolkit import recipe as recipes
 from toolkit.checkpoints import Checkpoint
 from toolkit.data import Data
 from toolkit.draws import Draw, draw, key
+from toolkit.lock import locked
 from toolkit.networks import layers_torch
 from toolkit.paths import PAIRINGS
 from toolkit.processes_torch import Processes, pick_device, processes
@@ -76,13 +78,21 @@ class Run:
 
 
 def train(
-    recipe: Recipe, data: Data, out: Path, *, device: str = "auto", resume: bool = False
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Train and yield a Progress after every step; mistakes are raised before the first one.
 
     device: auto, cpu, cuda or mps. resume: go on from the newest checkpoint in `out`; FileNotFoundError
     if there is none, ValueError if it is of another recipe or other data. Without it `out` must be
-    empty or absent (FileExistsError). FloatingPointError at the first loss that is not finite.
+    empty or absent (FileExistsError), and no other process may be training in it. stop() is asked after
+    every step: True saves a checkpoint and ends the run there. FloatingPointError at the first loss
+    that is not finite.
     """
     ours = processes()
     where = pick_device(device, ours)
@@ -95,7 +105,7 @@ def train(
             f"{out}: expected no such folder or an empty one, got files in it; "
             "give --resume or another --out"
         )
-    return _train(recipe, data, out, where, ours, checkpoint)
+    return _train(recipe, data, out, where, ours, checkpoint, stop)
 
 
 def _train(
@@ -105,17 +115,21 @@ def _train(
     device: torch.device,
     ours: Processes,
     checkpoint: Checkpoint | None,
+    stop: Callable[[], bool],
 ) -> Iterator[Progress]:
-    with ours.together(device):
+    with locked(out) if ours.first else nullcontext(), ours.together(device):
         run = _start(recipe, data, out, device, ours, checkpoint)
         if ours.first:
             _open_folder(run, fresh=checkpoint is None)
         loss = run.mean_loss
         run.clock.append(time.perf_counter())
-        while run.step < recipe.steps:
+        asked = False
+        while run.step < recipe.steps and not asked:
             loss = _step(run)
             run.clock.append(time.perf_counter())
-            yield _report(run, loss)
+            (share,) = ours.mean(torch.tensor([float(stop())], device=device))
+            asked = share > 0.0  # one process asked: all stop after the same step
+            yield _report(run, loss, asked)
         if ours.first:
             _write_spec(run, loss=round(run.mean_loss, 6))
 
@@ -206,9 +220,9 @@ def _tensor(run: Run, array: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(run.device)
 
 
-def _report(run: Run, loss: float) -> Progress:
-    """Write what is due after a step, and say where the run stands."""
-    recipe, last = run.recipe, run.step == run.recipe.steps
+def _report(run: Run, loss: float, asked: bool) -> Progress:
+    """Write what is due after a step, or after the last before a stop, and say where the run stands."""
+    recipe, last = run.recipe, asked or run.step == run.recipe.steps
     rate = (len(run.clock) - 1) / max(run.clock[-1] - run.clock[0], 1e-9)
     saved = None
     if run.ours.first:

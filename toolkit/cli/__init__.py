@@ -10,6 +10,8 @@ import traceback
 
 import click
 
+from toolkit.cli.words import one_line
+
 # verb: what it does (its file is toolkit/cli/VERB.py, its function VERB)
 VERBS = {
     "quickstart": "Train digits, export them, draw samples: the whole chain in one go.",
@@ -87,6 +89,4 @@ def _is_callers(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    # one line, whatever a path or a stranger's file holds
-    text = " ".join(text.split())
-    return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__
+    return one_line(text) or type(error).__name__

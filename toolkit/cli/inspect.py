@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from toolkit.cli.words import one_line
+
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx")
@@ -27,7 +29,7 @@ def inspect(model: str, as_json: bool) -> None:
         )
         return
     for word, text in describe(opened, report):
-        click.echo(f"{word:<12} {text}")
+        click.echo(f"{word:<12} {one_line(text)}")
 
 
 def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -70,7 +70,7 @@ def _block(layers: Any) -> Any:
             scale, shift, gate, scale2, shift2, gate2 = layers.split(numbers, 6)
             h = h + gate * self.attend(layers.normalise(h) * (scale + 1.0) + shift)
             inner = self.first(layers.normalise(h) * (scale2 + 1.0) + shift2)
-            return h + gate2 * self.second(layers.gelu(inner))
+            return h + gate2 * self.second(layers.silu(inner))
 
         def attend(self, h: Any) -> Any:
             """Every token looks at every other."""

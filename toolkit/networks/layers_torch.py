@@ -37,11 +37,6 @@ def normalise(x: Tensor) -> Tensor:
     return layer_norm(x, x.shape[-1:])
 
 
-def gelu(x: Tensor) -> Tensor:
-    """x Phi(x), by its tanh formula (Hendrycks & Gimpel 2016, section 2)."""
-    return torch.nn.functional.gelu(x, approximate="tanh")
-
-
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v on (B, heads, tokens, d)."""
     if torch.compiler.is_exporting():  # the fused call exports to ten nodes more, 12 % slower
