@@ -51,7 +51,7 @@ def data(t: float, scales: Scales) -> Point:
 def time_at(chart: str, schedule: Schedule, r: float) -> float:
     """The t at which the chart's clock shows r, within [0, 1]."""
     ratio = CHARTS[chart].ratio
-    return r if ratio is None else time_of_ratio(schedule, ratio(r))
+    return r if ratio is None else float(time_of_ratio(schedule, ratio(r)))
 
 
 def point_at(chart: str, t: float, scales: Scales) -> Point:

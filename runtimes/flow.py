@@ -50,7 +50,7 @@ def flow(
     method = SOLVERS[solver]
     grid = [float(t) for t in times]
     if method.noisy:
-        yield from method.steps(ends, x, grid, scales, draw, eta)
+        yield from method.steps(ends, x, grid, scales, draw or _none, eta)
         return
 
     points = [chart_point(chart, t, scales(t)) for t in grid]
@@ -75,3 +75,9 @@ def flow(
     states = method.steps(field, x * (1.0 / points[0].m), [point.r for point in points])
     for point, y in zip(points[1:], states, strict=True):
         yield y * point.m
+
+
+def _none(step: int) -> Any:
+    raise ValueError(
+        f"draw: expected a source of noise for step {step}, got none; give one to `flow`"
+    )

@@ -43,16 +43,24 @@ def karras(steps: int, schedule: Schedule) -> Grid:
     """
     u = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
     ratios = (80.0 ** (1 / 7) + u * (0.002 ** (1 / 7) - 80.0 ** (1 / 7))) ** 7.0
-    times = [time_of_ratio(schedule, float(1.0 / ratio)) for ratio in ratios]
-    return np.array([0.0, *times[1:], 1.0])
+    return np.array([0.0, *time_of_ratio(schedule, 1.0 / ratios)[1:], 1.0])
 
 
 def log_snr(steps: int, schedule: Schedule) -> Grid:
     """log(alpha / sigma) rises evenly from -log(80) to log(500), ends set to 0 and 1 (Lu et al. 2022)."""
     u = np.linspace(0.0, 1.0, steps + 1)
     ratios = np.exp(-np.log(80.0) + u * np.log(80.0 * 500.0))
-    times = [time_of_ratio(schedule, float(ratio)) for ratio in ratios]
-    return np.array([0.0, *times[1:-1], 1.0])
+    return np.array([0.0, *time_of_ratio(schedule, ratios)[1:-1], 1.0])
+
+
+def check_steps(steps: object) -> int:
+    """`steps`, if it is a whole number from 1 to 10,000; else ValueError."""
+    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    if not whole or not 1 <= steps <= MOST_STEPS:  # type: ignore[operator]
+        raise ValueError(
+            f"steps: expected a whole number from 1 to {MOST_STEPS}, got {steps!r}; 20 is a good start"
+        )
+    return int(steps)  # type: ignore[call-overload, no-any-return]
 
 
 def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedule) -> Grid:
@@ -62,13 +70,7 @@ def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedu
     increasing numbers within [0, 1].
     """
     if isinstance(grid, str):
-        is_whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-        if steps is None or not is_whole or not 1 <= steps <= MOST_STEPS:
-            raise ValueError(
-                f"steps: expected a whole number from 1 to {MOST_STEPS}, got {steps!r}; "
-                "20 is a good start"
-            )
-        return GRIDS[choose("grid", grid, GRIDS)](int(steps), schedule)
+        return GRIDS[choose("grid", grid, GRIDS)](check_steps(steps), schedule)
     try:
         times = np.asarray(grid, dtype=np.float64)
     except (TypeError, ValueError):

@@ -5,7 +5,6 @@ for a float or an array of times in [0, 1]; `d_` marks the derivative with respe
 write the function and add its line to `SCHEDULES`: it is then trained with, exported and tested.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,21 +55,18 @@ def vp(t: Times) -> Scales:
     return Scales(alpha, sigma, d_alpha, d_sigma)
 
 
-def time_of_ratio(schedule: Schedule, ratio: float) -> float:
+def time_of_ratio(schedule: Schedule, ratio: Times) -> NDArray[np.float64]:
     """The t with alpha(t) / sigma(t) = ratio in [0, inf], clipped to what the schedule reaches.
 
     alpha / sigma increases in t, so 64 halvings of [0, 1] pin t to the last bit.
     """
-    low, high = 0.0, 1.0
-    if ratio == math.inf:
-        return high
+    ratio = np.minimum(np.asarray(ratio, dtype=np.float64), 1e300)  # infinity * 0 is not a number
+    low, high = np.zeros_like(ratio), np.ones_like(ratio)
     for _ in range(64):
         middle = 0.5 * (low + high)
         scales = schedule(middle)
-        if scales.alpha < ratio * scales.sigma:
-            low = middle
-        else:
-            high = middle
+        early = scales.alpha < ratio * scales.sigma
+        low, high = np.where(early, middle, low), np.where(early, high, middle)
     return high
 
 

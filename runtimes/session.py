@@ -130,7 +130,12 @@ def open_file(
 
 
 def _onnxruntime() -> Any:
-    """The onnxruntime module, loaded when the first model is opened."""
+    """The onnxruntime module, loaded when the first model is opened.
+
+    Since 1.29 importing it writes an identifier into the home folder and reports the models opened to
+    its maker, unless this variable is set before.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

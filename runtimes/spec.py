@@ -13,7 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .choices import choose
-from .grids import GRIDS
+from .grids import GRIDS, check_steps
+from .guidance import check as check_guidance
 from .predictions import PREDICTIONS
 from .schedules import SCHEDULES
 from .solvers import SOLVERS
@@ -69,6 +70,8 @@ class Sampler:
     def __post_init__(self) -> None:
         choose("solver", self.solver, SOLVERS)
         choose("grid", self.grid, GRIDS)
+        check_steps(self.steps)
+        check_guidance(self.guidance, (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class Spec:
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, SCHEDULES)
         choose("prediction", self.prediction, PREDICTIONS)
+        object.__setattr__(self, "shape", tuple(self.shape))  # a list is as good
+        low, high = self.value_range or (0.0, 1.0)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"value_range: expected (low, high) with low < high, got {self.value_range}; "
+                "or None where the data is unbounded"
+            )
         if not self.shape or any(size < 1 for size in self.shape):
             raise ValueError(
                 f"shape: expected sizes of at least 1, got {self.shape}; "

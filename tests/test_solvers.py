@@ -96,7 +96,7 @@ def test_order_on_a_shifted_grid(name):
 def test_order_on_a_karras_grid(name, schedule):
     """Its noise levels are a smooth map of k / steps between the two ends it sets by hand."""
     rule = SCHEDULES[schedule]
-    low, high = time_of_ratio(rule, 1 / 80), time_of_ratio(rule, 1 / 0.002)
+    low, high = (float(time_of_ratio(rule, ratio)) for ratio in (1 / 80, 1 / 0.002))
     exact = reference(schedule, low, high) if schedule == "linear" else vp_end(low, high)
     got = measured_slope(
         name,

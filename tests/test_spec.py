@@ -66,9 +66,9 @@ specs = st.builds(
         solver=st.sampled_from(list(SOLVERS)),
         steps=st.integers(1, 10_000),
         grid=st.sampled_from(list(GRIDS)),
-        guidance=numbers,
+        guidance=st.floats(-1e4, 1e4),
     ),
-    value_range=st.none() | st.tuples(numbers, numbers),
+    value_range=st.none() | st.tuples(numbers, numbers).filter(lambda pair: pair[0] < pair[1]),
     training=st.dictionaries(st.text(), facts, max_size=3),
 )
 

@@ -8,15 +8,12 @@ The run folder gets recipe.json, spec.json, metrics.jsonl and checkpoints. All r
 and a run on two processes differs from that on one by rounding only.
 """
 
-import hashlib
 import json
 import math
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtimes.choices import choose
 from runtimes.files import write_whole
-from runtimes.spec import Spec
-from runtimes.spec import from_json as spec_from_json
 from runtimes.spec import to_json as spec_to_json
 from toolkit import checkpoints, ema, networks, objectives
 from toolkit import recipe as recipes
@@ -35,10 +29,10 @@ from toolkit.checkpoints import Checkpoint
 from toolkit.data import Data
 from toolkit.draws import Draw, draw, key
 from toolkit.lock import locked
-from toolkit.networks import layers_torch
 from toolkit.paths import PAIRINGS
 from toolkit.processes_torch import Processes, pick_device, processes
 from toolkit.recipe import Recipe, rate_at, spec_of
+from toolkit.run_torch import Run, check_same, load, restore, snapshot
 
 __all__ = ["Progress", "load", "spec_of", "train"]
 
@@ -57,24 +51,6 @@ class Progress:
     steps_per_second: float
     seconds_left: float
     saved: Path | None = None
-
-
-@dataclass
-class Run:
-    """A training run in memory: what a checkpoint restores, and where it runs."""
-
-    recipe: Recipe
-    data: Data
-    out: Path
-    device: torch.device
-    ours: Processes
-    module: torch.nn.Module
-    network: torch.nn.Module  # the module, or DistributedDataParallel around it
-    average: dict[str, Tensor]
-    optimiser: torch.optim.AdamW
-    step: int = 0
-    mean_loss: float = 0.0
-    clock: deque[float] = field(default_factory=lambda: deque(maxlen=50))
 
 
 def train(
@@ -99,7 +75,7 @@ def train(
     _check(recipe, data, ours)
     checkpoint = checkpoints.latest(out) if resume else None
     if checkpoint is not None:
-        _check_same(recipe, data, out, checkpoint, where, ours)
+        check_same(recipe, data, out, checkpoint, where, ours)
     elif ours.first and out.is_dir() and any(p.name[0] != "." for p in out.iterdir()):
         raise FileExistsError(
             f"{out}: expected no such folder or an empty one, got files in it; "
@@ -155,7 +131,7 @@ def _start(
     average = {name: array.detach().clone() for name, array in module.named_parameters()}
     run = Run(recipe, data, out, device, ours, module, module, average, optimiser)
     if checkpoint is not None:
-        _restore(run, checkpoint)
+        restore(run, checkpoint)
     run.network = ours.wrap(module, device)
     return run
 
@@ -164,7 +140,8 @@ def _step(run: Run) -> float:
     """One optimiser step; the loss before it, the mean over all processes."""
     recipe = run.recipe
     share = run.ours.share(recipe.batch)
-    x, noise, drawn = _batch(run, draw(recipe, run.data, run.step), share)
+    drawn = draw(recipe, run.data, run.step)
+    x, noise = _batch(run, drawn, share)
     row = drawn.row.to(lambda values: _tensor(run, values[share]))
     told = () if drawn.condition is None else (_tensor(run, drawn.condition[share]),)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -196,7 +173,7 @@ def _average(run: Run) -> None:
         run.average[name] = ema.update(run.average[name], weight, decay)
 
 
-def _batch(run: Run, drawn: Draw, share: slice) -> tuple[Tensor, Tensor, Draw]:
+def _batch(run: Run, drawn: Draw, share: slice) -> tuple[Tensor, Tensor]:
     """(data, noise) of this process's rows, paired; every process draws the noise of all rows."""
     recipe, data = run.recipe, run.data
     x = data.x[drawn.rows]
@@ -209,7 +186,7 @@ def _batch(run: Run, drawn: Draw, share: slice) -> tuple[Tensor, Tensor, Draw]:
         dither = torch.empty(x.shape, device=run.device)
         dither.uniform_(-0.5 * data.step, 0.5 * data.step, generator=_generator(run, "dequantise"))
         mine = mine + dither[share]
-    return mine, noise[share], drawn
+    return mine, noise[share]
 
 
 def _generator(run: Run, stream: str) -> torch.Generator:
@@ -232,20 +209,19 @@ def _report(run: Run, loss: float, asked: bool) -> Progress:
             with open(run.out / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")
         if last or run.step % recipe.save_every == 0:
-            saved = checkpoints.save(run.out, _checkpoint(run))
+            saved = checkpoints.save(run.out, snapshot(run))
     left = (recipe.steps - run.step) / rate
     return Progress(run.step, recipe.steps, loss, run.mean_loss, rate, left, saved)
 
 
 def _open_folder(run: Run, fresh: bool) -> None:
     """A new run writes its recipe, its spec and step 0; a resumed one forgets what came after."""
-    run.out.mkdir(parents=True, exist_ok=True)
     checkpoints.tidy(run.out)
     log = run.out / "metrics.jsonl"
     if fresh:
         write_whole(run.out / "recipe.json", recipes.to_json(run.recipe).encode())
         _write_spec(run)
-        checkpoints.save(run.out, _checkpoint(run))
+        checkpoints.save(run.out, snapshot(run))
     elif log.exists():
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [
@@ -260,110 +236,8 @@ def _write_spec(run: Run, **facts: Any) -> None:
     write_whole(run.out / "spec.json", spec_to_json(spec).encode())
 
 
-def _checkpoint(run: Run) -> Checkpoint:
-    tensors = {}
-    for name, weight in run.module.named_parameters():
-        moments = run.optimiser.state[weight]
-        tensors[f"network/{name}"] = weight.detach()
-        tensors[f"ema/{name}"] = run.average[name]
-        tensors |= {f"optimiser/{k}/{name}": moments[k] for k in MOMENTS if k in moments}
-    facts = {"framework": "torch", "recipe": asdict(run.recipe), "data": _digest(run.data)}
-    facts |= {"mean_loss": run.mean_loss, "made_with": _made_with(run.device, run.ours)}
-    return Checkpoint(
-        run.step, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, facts
-    )
-
-
-def _restore(run: Run, checkpoint: Checkpoint) -> None:
-    layers_torch.fill(run.module, checkpoint.part("network"))
-    average, moments = checkpoint.part("ema"), checkpoint.part("optimiser")
-    run.average = {name: _tensor(run, average[name]).clone() for name in run.average}
-    run.step, run.mean_loss = checkpoint.step, checkpoint.facts["mean_loss"]
-    for name, weight in run.module.named_parameters():
-        state: dict[str, Any] = {
-            moment: _tensor(run, moments[f"{moment}/{name}"]).clone()
-            for moment in MOMENTS
-            if f"{moment}/{name}" in moments
-        }
-        if state:  # at step 0 there is none yet
-            place = run.device if run.optimiser.defaults["fused"] else "cpu"
-            state["step"] = torch.tensor(float(run.step), device=place)
-            run.optimiser.state[weight] = state
-
-
-def load(folder: Path, *, which: str = "ema", device: str = "cpu") -> tuple[torch.nn.Module, Spec]:
-    """The trained network of a run folder in eval mode, and its spec. which: ema or network."""
-    choose("weights", which, ("ema", "network"))
-    place = pick_device(device, Processes())
-    checkpoint = checkpoints.latest(folder)
-    spec = spec_from_json((folder / "spec.json").read_text(encoding="utf-8"))
-    recipe = recipes.from_json(json.dumps(checkpoint.facts["recipe"]))
-    sizes = networks.sizes_of(recipe, spec.shape, spec.condition)
-    module, arrays = networks.make(recipe, sizes), checkpoint.part(which)
-    found = {name: array.shape for name, array in arrays.items()}
-    for name, shape in layers_torch.shapes(module).items():
-        if found.get(name) != shape:
-            raise ValueError(
-                f"{folder}: expected {which}/{name} {shape} in the checkpoint, "
-                f"got {found.get(name, 'none')}; train again"
-            )
-    layers_torch.fill(module, arrays)
-    return module.requires_grad_(False).to(place).eval(), spec
-
-
 def _check(recipe: Recipe, data: Data, ours: Processes) -> None:
     """Everything that can be known to fail before the first step."""
     draw(recipe, data, 0)
     ours.share(recipe.batch)
     networks.sizes_of(recipe, data.shape, networks.condition_of(data))
-
-
-def _check_same(
-    recipe: Recipe,
-    data: Data,
-    out: Path,
-    checkpoint: Checkpoint,
-    device: torch.device,
-    ours: Processes,
-) -> None:
-    """ValueError for another framework, recipe or data; a warning for another machine."""
-    facts = checkpoint.facts
-    theirs = recipes.from_json(json.dumps(facts["recipe"]))
-    different = recipes.first_difference(recipe, theirs)
-    if facts["framework"] != "torch":
-        different = ("framework", "torch", facts["framework"])
-    elif different is None and facts["data"] != _digest(data):
-        different = ("data", f"rows with SHA-256 {_digest(data)[:12]}", facts["data"][:12])
-    if different is not None:
-        name, mine, before = different
-        raise ValueError(
-            f"{name}: expected {before!r} as in {out}, got {mine!r}; "
-            "resume with the same or train in another folder"
-        )
-    for name, mine in _made_with(device, ours).items():
-        before = facts["made_with"].get(name)
-        if before != mine:
-            warnings.warn(
-                f"{out}: expected {name} {before} as before, got {mine}; "
-                "it goes on, but not bit for bit",
-                stacklevel=3,
-            )
-
-
-def _made_with(device: torch.device, ours: Processes) -> dict[str, Any]:
-    return {
-        "torch": torch.__version__,
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "processes": ours.world,
-    }
-
-
-def _digest(data: Data) -> str:
-    digest = hashlib.sha256(f"{data.x.shape} {data.classes} {data.step}".encode())
-    for array in (data.x, data.y):
-        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -34,11 +34,13 @@ def inspect(model: str, as_json: bool) -> None:
 
 def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]:
     """(word, text) lines about an open model; report: its parity report, if it carries one."""
+    from toolkit import show
+
     spec, file = model.spec, model.file
-    sampler, kind = spec.sampler, _kind(spec.shape)
+    sampler, kind = spec.sampler, show.kind_of(spec.shape)
     low_high = "" if spec.value_range is None else " in [{:g}, {:g}]".format(*spec.value_range)
     lines = [
-        ("generates", f"{spec.name}: {kind} {spec.shape} float32{low_high}"),
+        ("generates", f"{spec.name}: {kind} of shape {spec.shape}, float32{low_high}"),
         ("condition", _condition(spec.condition)),
         ("path", f"{spec.schedule} schedule; the network predicts the {spec.prediction}"),
         (
@@ -63,16 +65,6 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
         text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"
         lines.insert(-1, ("parity", text))
     return lines
-
-
-def _kind(shape: tuple[int, ...]) -> str:
-    words = {1: "vectors", 2: "point sets", 3: "images", 4: "videos"}
-    return words.get(len(shape), "arrays") + {
-        1: " (D)",
-        2: " (N, C)",
-        3: " (H, W, C)",
-        4: " (T, H, W, C)",
-    }.get(len(shape), "")
 
 
 def _condition(condition: Any) -> str:

@@ -1,0 +1,136 @@
+"""The target is what its name says, the loss is finite, and its minimum is the known one."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from runtimes.predictions import PREDICTIONS
+from runtimes.schedules import SCHEDULES
+from tests.problems import TILTED
+from toolkit import objectives
+from toolkit.paths import TIME_DRAWS
+
+# quadrature over t in (0, 1), away from the ends where a float32 number of a target overflows
+NODES, QUADRATURE = np.polynomial.legendre.leggauss(40)
+NODES, QUADRATURE = 0.5 + 0.5 * NODES, 0.5 * QUADRATURE
+
+
+def pair(n=64, shape=(3,), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, *shape)), rng.standard_normal((n, *shape))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_velocity_target_is_the_slope_of_the_path(schedule):
+    data, noise = pair()
+    times = np.linspace(0.05, 0.95, 64)
+    before, now, after = (
+        objectives.row(times + h, schedule, "velocity", 2) for h in (-1e-2, 0.0, 1e-2)
+    )
+    wide = [objectives.row(times + h, schedule, "velocity", 2) for h in (-2e-2, 2e-2)]
+    slope = objectives.point(after, data, noise) - objectives.point(before, data, noise)
+    slope2 = objectives.point(wide[1], data, noise) - objectives.point(wide[0], data, noise)
+    slope = (8 * slope - slope2) / (12 * 1e-2)  # error of order h^4
+    target = objectives.target(now, data, noise)
+    assert np.abs(slope - target).max() < 2e-3 * np.abs(target).max()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_other_targets_are_what_their_names_say(schedule):
+    data, noise = pair()
+    times = np.linspace(0.05, 0.95, 64)
+
+    def wanted(kind):
+        return objectives.target(objectives.row(times, schedule, kind, 2), data, noise)
+
+    row = objectives.row(times, schedule, "noise", 2)
+    x = objectives.point(row, data, noise)
+    np.testing.assert_array_equal(wanted("noise"), noise)
+    np.testing.assert_array_equal(wanted("data"), data)
+    # grad_x log N(x; alpha data, sigma^2), and the rotation of (data, noise) by a quarter turn
+    np.testing.assert_allclose(wanted("score"), -(x - row.alpha * data) / row.sigma**2, atol=2e-4)
+    np.testing.assert_allclose(wanted("v"), row.alpha * noise - row.sigma * data, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_number_is_finite_for_any_time(schedule, prediction):
+    times = np.array([np.nextafter(0, 1), 1e-9, 0.5, 1 - 1e-9, np.nextafter(1, 0)])
+    row = objectives.row(times, schedule, prediction, 4)
+    for name, values in vars(row).items():
+        assert values.dtype == np.float32
+        assert values.shape == ((5,) if name == "time" else (5, 1, 1, 1))
+        assert np.isfinite(values).all(), name
+    data, noise = pair(5, (2, 2, 1))
+    wanted = objectives.target(row, data, noise)
+    assert 0.0 < objectives.loss(row, 0.0 * wanted, wanted) < 1e3
+
+
+def test_times_keep_off_an_end_only_where_the_target_is_infinite():
+    times = np.array([1e-6, 0.3, 1 - 1e-6])
+    for schedule in SCHEDULES:
+        kept = objectives.inside(times, schedule, "score")
+        assert kept.tolist() == [1e-6, 0.3, 0.999]
+        for kind in ("noise", "data", "v"):
+            assert objectives.inside(times, schedule, kind).tolist() == times.tolist()
+    assert objectives.inside(times, "linear", "velocity").tolist() == times.tolist()
+    assert objectives.inside(times, "vp", "velocity").tolist() == [1e-6, 0.3, 0.999]
+
+
+def test_score_is_weighted_like_the_noise():
+    """sigma^2 |score - s|^2 = |noise - n|^2 where n = -sigma s."""
+    data, noise = pair()
+    times = np.linspace(0.01, 0.99, 64)
+    row = objectives.row(times, "cosine", "score", 2)
+    guess = np.random.default_rng(1).standard_normal(noise.shape)
+    mine = objectives.loss(row, -guess / row.sigma, objectives.target(row, data, noise))
+    assert mine == pytest.approx(((guess - noise) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_exact_field_has_the_least_loss(prediction):
+    """The posterior mean minimises the mean square: any step away from it costs |step|^2."""
+    rng = np.random.default_rng(2)
+    times = rng.uniform(0.05, 0.95, 4000)
+    data = rng.multivariate_normal(TILTED.mean, TILTED.cov, 4000)
+    noise = rng.standard_normal((4000, 3))
+    row = objectives.row(times, "linear", prediction, 2)
+    x = objectives.point(row, data, noise)
+    wanted = objectives.target(row, data, noise)
+    exact = np.concatenate(
+        [
+            TILTED.output(prediction, x[i : i + 1], SCHEDULES["linear"](t))
+            for i, t in enumerate(times)
+        ]
+    )
+    least = objectives.loss(row, exact, wanted)
+    for worse in (1.1 * exact, 0.9 * exact, exact + 0.2):
+        assert objectives.loss(row, worse, wanted) > least
+
+
+def test_best_linear_loss_is_the_minimum_for_gaussian_data():
+    """Against quadrature of the exact posterior variance of data - noise, dimension by dimension."""
+    deviations = np.array([0.3, 1.0, 1.7])
+    rng = np.random.default_rng(3)
+    draws = rng.standard_normal((4000, 3))
+    draws = (draws - draws.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(draws.T))).T
+    data = (draws * deviations).astype(np.float32)  # sample covariance exactly diag(deviations^2)
+    variance = 1.0 / ((1 - NODES[:, None]) ** 2 / deviations**2 + NODES[:, None] ** 2)
+    minimum = (QUADRATURE @ variance).mean()
+    assert objectives.best_linear_loss(data) == pytest.approx(minimum, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", TIME_DRAWS)
+def test_same_loss_on_numpy_torch_and_mlx(name):
+    data, noise = (values.astype(np.float32) for values in pair(8, (4, 4, 2)))
+    times = TIME_DRAWS[name](8, np.random.default_rng(4))
+    losses = []
+    for array in (np.asarray, torch.from_numpy, mx.array):
+        row = objectives.row(times, "cosine", "velocity", 4).to(array)
+        x = objectives.point(row, array(data), array(noise))
+        value = objectives.loss(row, x, objectives.target(row, array(data), array(noise)))
+        assert type(x) is type(array(data))
+        assert x.dtype == array(data).dtype
+        losses.append(float(value))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
