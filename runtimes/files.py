@@ -24,10 +24,15 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        raise
+        if not isinstance(error, OSError):
+            raise
+        raise type(error)(
+            f"{path}: expected to write {len(content)} bytes, got {error.strerror or error}; "
+            "nothing was changed; make room or choose another place"
+        ) from None
     _sync_folder(path.parent)
     return path
 

@@ -107,11 +107,15 @@ def _why_unsealed(content: bytes) -> str:
     """Whose fault a wrong seal is: an empty file, a changed one of ours, a stranger's, or no ONNX."""
     if not content:
         return "expected a model file, got an empty one; copy or export it again"
+    damaged = "truncated or changed: SHA-256 differs from the file's own; copy or export it again"
     if SPEC_KEY.encode() in content:
-        return "truncated or changed: SHA-256 differs from the file's own; copy or export it again"
+        return damaged
     try:
         known = fields(memoryview(content), MODEL, Budget(MOST_FIELDS))
     except (Broken, IndexError):
+        # our metadata stands at the end, so a file cut short is known by its first fields only
+        if content[:1] == b"\x08" and content[2:3] in (b"\x12", b"\x3a"):
+            return damaged
         known = {}
     if "graph" in known:
         return (

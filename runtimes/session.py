@@ -133,9 +133,10 @@ def _onnxruntime() -> Any:
     """The onnxruntime module, loaded when the first model is opened.
 
     Since 1.29 importing it writes an identifier into the home folder and reports the models opened to
-    its maker, unless this variable is set before.
+    its maker, unless this variable is set before (the second name is that of the first releases).
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+        os.environ.setdefault(name, "1")
     try:
         import onnxruntime
     except ImportError as error:

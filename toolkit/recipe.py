@@ -81,7 +81,7 @@ def to_json(recipe: Recipe) -> str:
 def from_json(text: str) -> Recipe:
     """The recipe a JSON text holds; ValueError names the first key that is not as it should be."""
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"recipe: expected JSON, got {text[:40]!r} ({error}); train again"
@@ -153,6 +153,12 @@ def _patch(shape: tuple[int, ...]) -> tuple[int, ...]:
         if small or not double.any():
             return tuple(patch.tolist())
         patch = np.where(double, 2 * patch, patch)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
 
 
 def _value(key: str, kind: Any, raw: Any) -> Any:

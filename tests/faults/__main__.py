@@ -28,7 +28,9 @@ def main(wanted):
         results = list(pool.map(tried, rows))
     for row, seconds, lost in results:
         mark = "!" if row.never else " "
-        print(f"{row.id:<14}{mark} {'held' if lost is None else 'LOST'} {seconds:5.1f} s  {row.what}")
+        print(
+            f"{row.id:<14}{mark} {'held' if lost is None else 'LOST'} {seconds:5.1f} s  {row.what}"
+        )
         if lost:
             print(f"               {lost}")
     lost = [row for row, _, words in results if words]

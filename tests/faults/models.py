@@ -213,9 +213,12 @@ def mutants(count):
 def mutate(model, rng):
     graph = model.graph
     one = rng.choice(graph.node)
-    names = [name for each in graph.node for name in (*each.input, *each.output)] + ["", "nowhere", "time"]
-    operators = ("Add Neg Concat Gather Reshape Softmax Conv Cast Loop If Tile Expand Pad MatMul Where "
-                 "Shape Size Range OneHot TopK Slice Split ReduceSum Resize GridSample Nop").split()  # fmt: skip
+    names = [name for each in graph.node for name in (*each.input, *each.output)] + [
+        "",
+        "nowhere",
+        "time",
+    ]
+    operators = ["Add", "Neg", "Concat", "Gather", "Reshape", "Softmax", "Conv", "Cast", "Loop", "If", "Tile", "Expand", "Pad", "MatMul", "Where", "Shape", "Size", "Range", "OneHot", "TopK", "Slice", "Split", "ReduceSum", "Resize", "GridSample", "Nop"]  # fmt: skip
     values = [*graph.input, *graph.output]
     tensor = rng.choice(graph.initializer) if graph.initializer else TensorProto()
     rng.choice([

@@ -13,14 +13,15 @@ class Bar:
     def __init__(self, label: str, seconds: float = 10.0) -> None:
         self.label, self.seconds = label, seconds
         self.moves = sys.stderr.isatty()
-        self.last = 0.0 if self.moves else time.monotonic()
+        self.last, self.wrote = 0.0 if self.moves else time.monotonic(), False
 
     def show(self, done: int, total: int, rest: str = "") -> None:
         """Say that `done` of `total` is done."""
         now, finished = time.monotonic(), done >= total
-        if not finished and now - self.last < (0.1 if self.moves else self.seconds):
+        always = finished and (self.moves or self.wrote)  # a log hears of long runs only
+        if not always and now - self.last < (0.1 if self.moves else self.seconds):
             return
-        self.last = now
+        self.last, self.wrote = now, True
         share = done / total
         filled = round(24 * share)
         line = f"{self.label} [{'#' * filled}{'-' * (24 - filled)}] {share:4.0%} {rest}"

@@ -11,10 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Embedding, Linear, Module
+from torch.nn import Module
 from torch.nn.functional import layer_norm, silu
 
-__all__ = ["Embedding", "Linear", "Module", "silu"]
+__all__ = ["Module", "silu"]
+
+
+class Linear(torch.nn.Linear):
+    """W x + b on the last axis; zero until `fill`, so that building draws no random numbers."""
+
+    def reset_parameters(self) -> None:
+        """W = 0, b = 0."""
+        torch.nn.init.zeros_(self.weight)
+        torch.nn.init.zeros_(self.bias)
+
+
+class Embedding(torch.nn.Embedding):
+    """One row of a table per label; zero until `fill`."""
+
+    def reset_parameters(self) -> None:
+        """All rows 0."""
+        torch.nn.init.zeros_(self.weight)
 
 
 def parameters(shapes: Sequence[tuple[int, ...]]) -> torch.nn.ParameterList:
