@@ -61,13 +61,13 @@ def main() -> None:
 def default_network(folder: Path, threads: int) -> tuple[Any, Any, Path]:
     """The default digits network as a torch module and as an opened model file."""
     import torch
-    from toolkit.networks import build
-    from toolkit.recipe import default_recipe
-    from toolkit.train_torch import spec_of
 
     import runtimes
     from export import export_torch
     from toolkit import data
+    from toolkit.networks import build
+    from toolkit.recipe import default_recipe
+    from toolkit.train_torch import spec_of
 
     torch.set_num_threads(threads)
     digits = data.load("digits")

@@ -29,6 +29,9 @@ class TorchModel:
         arrays = [x, np.full(len(x), t, np.float32)] + ([] if condition is None else [condition])
         with torch.no_grad():  # entered per call: held open it would leak into the caller
             out = self.module(
-                *(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays)
+                *(
+                    torch.from_numpy(np.require(a, requirements=["C", "W"])).to(device)
+                    for a in arrays
+                )
             )
         return np.asarray(out.float().cpu().numpy())

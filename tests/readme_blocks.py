@@ -18,11 +18,11 @@ def commands() -> list[str]:
     return [line for line in lines if line]
 
 
-def test_command() -> str:
+def command_of_tests() -> str:
     """The one command that passes the tests."""
     (command,) = [line for line in commands() if line.endswith("&& pytest")]
     return command
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--tests"]:
-    print(test_command())
+    print(command_of_tests())

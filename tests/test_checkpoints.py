@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -120,6 +121,13 @@ def test_truncated_newest_falls_back_and_says_so(tmp_path, share):
     assert "\n" not in str(caught[0].message)
 
 
+def outcome(path):
+    try:
+        return read(path)
+    except ValueError as error:
+        return error
+
+
 def test_every_flipped_bit_is_refused_by_name(tmp_path):
     path = save(tmp_path, some(1, size=2))
     content = path.read_bytes()
@@ -128,12 +136,11 @@ def test_every_flipped_bit_is_refused_by_name(tmp_path):
         changed = bytearray(content)
         changed[place] ^= 1 << rng.integers(8)
         path.write_bytes(bytes(changed))
-        try:
-            got = read(path)
-        except ValueError as error:
-            assert path.name in str(error)
-            assert "\n" not in str(error)
-        else:  # a space between two words of the header may become a tab: nothing has changed
+        got = outcome(path)
+        # a space between two words of the header may become a tab: then nothing has changed
+        if isinstance(got, ValueError):
+            assert re.fullmatch(rf".*{path.name}.*", str(got))
+        else:
             assert same(got, some(1, size=2))
 
 

@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ def test_a_call_past_its_time_is_ended_and_the_model_goes_on():
     model = open_file(products(2000, 600), provider="cpu", limits=Limits(1 << 30, 10.0, 0.5))
     x, started = np.zeros((1, 2), np.float32), time.monotonic()
     for _ in range(2):
-        with pytest.raises(ModelError, match="got: no end within 0 s|no end within 1 s"):
+        with pytest.raises(ModelError, match="got: no end within 0 s"):
             model.network(x, 0.5)
     assert time.monotonic() - started < 4.0
     assert WATCHDOG.calls == {}
@@ -53,9 +54,7 @@ def test_a_call_past_its_time_is_ended_and_the_model_goes_on():
 
 def test_a_load_past_its_time_is_cancelled():
     names = ["x", *(f"v{k}" for k in range(9_999)), "prediction"]
-    file = made(
-        [helper.make_node("Add", [a, a], [b]) for a, b in zip(names, names[1:], strict=False)]
-    )
+    file = made([helper.make_node("Add", [a, a], [b]) for a, b in pairwise(names)])
     with pytest.raises(ModelError, match="no end of loading within 0 s"):
         open_file(file, provider="cpu", limits=Limits(1 << 30, 0.05, 5.0))
 

@@ -28,9 +28,7 @@ def built(network, shape="image", condition="label", seed=0):
     module = NETWORKS[network](layers_torch, sizes)
     shapes = layers_torch.shapes(module)
     rng = np.random.default_rng(seed)
-    drawn = {
-        name: (0.3 * rng.standard_normal(shapes[name])).astype(np.float32) for name in shapes
-    }
+    drawn = {name: (0.3 * rng.standard_normal(shapes[name])).astype(np.float32) for name in shapes}
     layers_torch.fill(module, drawn)
     return module.eval(), sizes
 
@@ -98,9 +96,7 @@ def test_patches_are_the_blocks_of_the_sample_and_come_back(shape):
     assert tokens.shape == (2, int(np.prod(counts)), int(np.prod(patch)) * sizes[-1])
     assert torch.equal(from_tokens(layers_torch, tokens, sizes, patch), x)
     for token, where in enumerate(np.ndindex(*counts)):
-        cut = tuple(
-            slice(i * p, (i + 1) * p) for i, p in zip(where, patch, strict=True)
-        )
+        cut = tuple(slice(i * p, (i + 1) * p) for i, p in zip(where, patch, strict=True))
         block = x[(slice(None), *cut)].reshape(2, -1)
         assert torch.equal(tokens[:, token].sort().values, block.sort().values)
 

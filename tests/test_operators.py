@@ -6,7 +6,8 @@ from runtimes.operators import OPERATORS
 
 LEFT_OUT = {
     "control flow": "If Loop Scan SequenceMap",
-    "random draws": "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
+    "random draws": "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform "
+    "RandomUniformLike",
     "sequences and optionals": "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt "
     "SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SplitToSequence",
     "texts": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme_blocks import README, blocks, commands, test_command
+from tests.readme_blocks import README, blocks, command_of_tests, commands
 from toolkit.cli import VERBS, main
 
 ROOT = README.parent
@@ -49,7 +49,7 @@ def test_every_verb_is_shown():
         VERBS
     ) - {"quickstart"}
     assert "toolkit quickstart" in TEXT
-    assert test_command() == 'pip install -e ".[dev]" -c constraints.txt && pytest'
+    assert command_of_tests() == 'pip install -e ".[dev]" -c constraints.txt && pytest'
 
 
 def test_links_and_pictures_exist():

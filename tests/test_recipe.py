@@ -60,7 +60,10 @@ BAD_TEXTS = {
     "bool": (to_json(FULL).replace('"steps": 7', '"steps": true'), "recipe.steps"),
     "patch": (to_json(FULL).replace("[\n  2,\n  4\n ]", "[2.5]"), "recipe.patch"),
     "twice": (to_json(FULL).replace('"steps": 7', '"steps": 7, "steps": 8'), "stands twice"),
-    "nan": (to_json(FULL).replace('"lr": 0.5', '"lr": NaN'), "lr: expected a finite number above 0, got nan"),
+    "nan": (
+        to_json(FULL).replace('"lr": 0.5', '"lr": NaN'),
+        "lr: expected a finite number above 0, got nan",
+    ),
     "overflow": (to_json(FULL).replace('"lr": 0.5', '"lr": 1e999'), "lr: .*, got inf"),
 }
 

@@ -69,5 +69,5 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="expected a folder with a wheel"):
         RELEASE["release"](tmp_path)
     (tmp_path / "constraints.txt").write_text("numpy>=1\n")
-    with pytest.raises(ValueError, match="expected lines like name==1.2, got 'numpy>=1'"):
+    with pytest.raises(ValueError, match=r"expected lines like name==1\.2, got 'numpy>=1'"):
         RELEASE["pinned"](tmp_path / "constraints.txt")

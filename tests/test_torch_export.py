@@ -96,6 +96,19 @@ def test_torch_module_samples_by_the_same_call(exported, name):
     np.testing.assert_allclose(mine, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
+def test_read_only_arrays_are_fed_without_a_warning(exported):
+    """One context for a batch of one is a read-only view; torch warns of those, once a process."""
+    module, spec, _, _ = exported["context"]
+    x, context = np.zeros((1, *spec.shape), np.float32), np.ones((1, 5), np.float32)
+    expected = TorchModel(spec, module).network(x, 0.5, context)
+    context.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        assert np.array_equal(TorchModel(spec, module).network(x, 0.5, context), expected)
+    finally:
+        torch.set_warn_always(False)
+
+
 def test_file_carries_spec_and_report_and_is_valid_onnx(exported):
     _, spec, path, report = exported["label"]
     onnx.checker.check_model(onnx.load(path), full_check=True)

@@ -47,7 +47,11 @@ def test_constant_error_grows_along_the_path_as_theory_says(model):
     """dx/dt = picture - x + e, so the error at t is e (1 - exp(-t)) up to the solver's own."""
     with pytest.raises(ParityError) as caught:
         compare(Twin(model, 1e-2), model, framework="numpy")
-    path = [row.absolute for row in caught.value.report.rows if row.what != "network" and row.batch == 1]
+    path = [
+        row.absolute
+        for row in caught.value.report.rows
+        if row.what != "network" and row.batch == 1
+    ]
     expected = [1e-2 * (1 - math.exp(-step / STEPS)) for step in range(STEPS + 1)]
     np.testing.assert_allclose(path, expected, atol=3e-5)
 

@@ -1,5 +1,7 @@
 """Model files that are wrong in one way each, sealed as their author would seal them."""
 
+# ruff: noqa: E501  (tables: one fault a line)
+
 import random
 
 import numpy as np
@@ -196,18 +198,21 @@ def retype(model):
 
 def flips(count):
     """The good file with one bit changed, `count` times."""
-    rng = random.Random(5)
-    for _ in range(count):
-        content, at = bytearray(GOOD), rng.randrange(len(GOOD))
-        content[at] ^= 1 << rng.randrange(8)
+    for bit in random.Random(5).sample(range(8 * len(GOOD)), count):
+        content = bytearray(GOOD)
+        content[bit // 8] ^= 1 << bit % 8
         yield bytes(content)
 
 
 def mutants(count):
-    """The good model with one or two random changes of structure, sealed again."""
-    rng = random.Random(6)
-    for _ in range(count):
-        yield changed(lambda model: [mutate(model, rng) for _ in range(rng.randint(1, 2))])
+    """So many different files: the good model after one or two random changes of structure, sealed."""
+    rng, seen = random.Random(6), {GOOD, changed(lambda model: None)}
+    while count:
+        made = changed(lambda model: [mutate(model, rng) for _ in range(rng.randint(1, 2))])
+        if made not in seen:  # a change may change nothing, or the same as another
+            seen.add(made)
+            count -= 1
+            yield made
 
 
 def mutate(model, rng):

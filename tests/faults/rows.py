@@ -1,5 +1,7 @@
 """The rows: a fault, and what must happen. Rule G: one `error:` line, nothing else, nothing changed."""
 
+# ruff: noqa: E501  (tables: one fault a line)
+
 import re
 import signal
 from dataclasses import dataclass
@@ -117,7 +119,7 @@ def stopped(number, code, model="good"):
         args = ("-n", "1000000", "-l", "0", "-k", "1000", "-o", "a.npy")
         done = run(work, "cli", "sample", "m.onnx", *args, send=number)
         assert done.code == code, (done.code, done.err)
-        assert done.seconds < 1.5, done.seconds
+        assert done.seconds < 1.0, done.seconds
         assert (done.out, done.changed) == ("", [])
         assert "Traceback" not in done.err
 
@@ -208,7 +210,8 @@ for bad in ((x.astype(">f4"), labels), (x.astype(float), labels), (x.astype(np.f
     raise RuntimeError(f"network took {bad[0].dtype} {bad[0].shape}, {bad[1]}")
 fortran = np.asfortranarray(np.random.default_rng(0).standard_normal(x.shape).astype(f32))
 same = np.array_equal(model.network(fortran, 0.5, labels), model.network(np.ascontiguousarray(fortran), 0.5, labels))
-assert same or not __debug__
+if not same:  # no assert: this runs under -O too
+    raise RuntimeError("Fortran order changed the numbers")
 """
 ALONE = """
 import sys

@@ -71,6 +71,7 @@ def sample(
     toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
     """
     import runtimes
+    from runtimes.conditions import MOST_BYTES, fits
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
     from toolkit import show
@@ -93,7 +94,8 @@ def sample(
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
         todo = runtimes.plan(opened, count, **request)
         bar, started = Bar("sampling"), time.perf_counter()
-        if show_trajectory:
+        if show_trajectory:  # every state is kept
+            fits("n", count * len(todo.times), opened.spec.shape, MOST_BYTES)
             states = [_shown(bar, state) for state in todo.states(0, count)]
             show.save_trajectory(out, states, todo.times, opened.spec.value_range)
         else:
