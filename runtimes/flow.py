@@ -35,7 +35,7 @@ def flow(
     """The states of one run from x at times[0]: one per interval, the last at times[-1].
 
     x: the state at times[0], (B, *shape). draw(k): the noise of step k, for noisy solvers only.
-    chart: the variables an ODE solver steps in; noisy solvers always use the path's own.
+    chart: the variables in which a solver that follows the field steps; the others use the path's own.
     """
 
     @lru_cache(maxsize=4)
@@ -49,7 +49,10 @@ def flow(
 
     method = SOLVERS[solver]
     grid = [float(t) for t in times]
-    if method.noisy:
+    if method.follows == "ends":
+        yield from method.steps(ends, x, grid, scales)
+        return
+    if method.follows == "noise":
         yield from method.steps(ends, x, grid, scales, draw or _none, eta)
         return
 

@@ -89,14 +89,22 @@ class Solver:
     """An algorithm and what it promises.
 
     steps: the generator. order: of convergence in the largest step (weak order for a noisy one).
-    calls: network evaluations per step. noisy: whether it draws noise; a noisy solver follows the
-    SDE in the path's own variables (see `stochastic`), the others an ODE in any chart.
+    calls: network evaluations per step; extra: those it makes beyond steps * calls, in the whole run.
+    follows: what the generator is given. "field": the right hand side of an ODE, in any chart; "ends":
+    the (data, noise) that the network implies, in the path's own variables; "noise": the ends and
+    a source of noise, to follow an SDE (see `stochastic`).
     """
 
     steps: Callable[..., Iterator[Array]]
     order: int
     calls: int
-    noisy: bool = False
+    follows: str = "field"
+    extra: int = 0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it draws noise."""
+        return self.follows == "noise"
 
 
 SOLVERS: dict[str, Solver] = {
@@ -105,6 +113,6 @@ SOLVERS: dict[str, Solver] = {
     "heun": Solver(heun, order=2, calls=2),
     "rk4": Solver(rk4, order=4, calls=4),
     "ab2": Solver(ab2, order=2, calls=1),
-    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, noisy=True),
-    "ancestral": Solver(ancestral, order=1, calls=1, noisy=True),
+    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="noise"),
+    "ancestral": Solver(ancestral, order=1, calls=1, follows="noise"),
 }

@@ -123,7 +123,9 @@ def test_two_draws_for_one_call_are_refused(monkeypatch):
         data, noise = ends(x, grid[0])
         yield data + noise + draw(0) + draw(1)
 
-    monkeypatch.setitem(SOLVERS, "greedy", type(SOLVERS["ancestral"])(greedy, 1, 1, noisy=True))
+    monkeypatch.setitem(
+        SOLVERS, "greedy", type(SOLVERS["ancestral"])(greedy, 1, 1, follows="noise")
+    )
     with pytest.raises(ValueError, match="one draw of noise after each call"):
         trace("greedy", (0.1, 0.9))
 
