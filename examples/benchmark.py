@@ -79,6 +79,16 @@ def default_network(folder: Path, threads: int) -> tuple[Any, Any, Path]:
     return module, runtimes.load(path, provider="cpu", threads=threads), path
 
 
+def default_sizes() -> Any:
+    """The sizes of that network."""
+    from toolkit import data
+    from toolkit.networks import condition_of, sizes_of
+    from toolkit.recipe import default_recipe
+
+    digits = data.load("digits")
+    return sizes_of(default_recipe(digits), digits.shape, condition_of(digits))
+
+
 def loop_table(module: Any, model: Any, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
     """50 network calls bare, and the whole Euler loop by every contender, in milliseconds."""
     import torch
@@ -213,11 +223,8 @@ COLD_TORCH = """
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import load_file
-from toolkit import data
-from toolkit.networks import build
-from toolkit.recipe import default_recipe
-digits = data.load("digits")
-module = build(default_recipe(digits), digits).eval()
+from toolkit.networks import NETWORKS, Sizes, layers_torch
+module = NETWORKS["dit"](layers_torch, Sizes.from_json({sizes!r})).eval()
 module.load_state_dict(load_file({path!r}))
 x, label = torch.randn(1, 8, 8, 1), torch.tensor([3])
 with torch.no_grad():
@@ -233,7 +240,7 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     weights = folder / "weights.safetensors"
     save_file(module.state_dict(), weights)
     programs = {
-        "torch eager": COLD_TORCH.format(path=str(weights)),
+        "torch eager": COLD_TORCH.format(path=str(weights), sizes=default_sizes().to_json()),
         "ours": COLD_OURS.format(path=str(path)),
     }
     memory: dict[str, float] = {}
@@ -252,14 +259,26 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     }
 
 
+PEAK = """
+import re, resource, sys
+try:  # Linux: getrusage would count the process that started this one too, before its exec
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
+except FileNotFoundError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
 def peak_of(program: str) -> float:
     """Run a Python program in its own process; its peak resident memory in megabytes."""
-    code = program + "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program + PEAK],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    per_megabyte = 2**20 if sys.platform == "darwin" else 2**10
-    return int(done.stdout.split()[-1]) / per_megabyte
+    return float(done.stdout.split()[-1])
 
 
 def show(table: dict[str, Any]) -> None:
