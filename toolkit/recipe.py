@@ -194,6 +194,6 @@ NAMES: dict[str, Any] = {
     "precision": PRECISIONS,
 }
 DEFAULTS: dict[str, Recipe] = {
-    "dit": Recipe("", "dit", width=64, depth=3, steps=5000, batch=128, lr=3e-3),
+    "dit": Recipe("", "dit", width=64, depth=3, steps=6000, batch=128, lr=3e-3),
     "mlp": Recipe("", "mlp", width=128, depth=3, steps=4000, batch=512, lr=2e-3),
 }
