@@ -49,7 +49,7 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("stochastic.py", "0.5 * h / h_before", "0.5 * h_before / h", DIFFUSERS),
     ("stochastic.py", "data_before * (-w)", "data * (-w)", MULTISTEP),
-    ("stochastic.py", "alpha_s * (1.0 - p * q)", "alpha_s * (1.0 - p)", DIFFUSERS),
+    ("stochastic.py", "alpha_s * (1.0 - p * q)", "alpha_s * (1.0 - p)", MULTISTEP),
     ("stochastic.py", "p = q ** (eta**2)", "p = q ** (2.0 * eta)", DIFFUSERS),
     ("stochastic.py", "_heun_in_ratio(ends, lifted", "_heun_in_ratio(ends, x", CHURN),
     ("stochastic.py", "- (shrink * sigma) ** 2", "- sigma**2", CHURN),
