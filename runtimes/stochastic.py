@@ -48,8 +48,9 @@ def euler_maruyama(
         on_data, on_noise, square = _drift(t, scales, eta, diffusion)
         data, noise = ends(x, t)
         x = x + data * (h * on_data) + noise * (h * on_noise)
-        if square > 0.0 and float(scales(s).sigma) > 0.0:
-            x = x + draw(k) * (eta * math.sqrt(square * h))
+        spread = eta * math.sqrt(square * h)
+        if spread > 0.0 and float(scales(s).sigma) > 0.0:
+            x = x + draw(k) * spread
         yield x
 
 
@@ -72,24 +73,23 @@ def stochastic_heun(
         h = s - t
         on_data, on_noise, square = _drift(t, scales, eta, diffusion)
         data, noise = ends(x, t)
+        f1 = data * on_data + noise * on_noise
         if float(scales(s).sigma) == 0.0:
-            x = x + data * (h * on_data) + noise * (h * on_noise)
-            yield x
-            continue
-        data_after, noise_after, square_after = _drift(s, scales, eta, diffusion)
-        spread = eta * math.sqrt(0.5 * h * (square + square_after))
-        x = x + draw(k) * spread if spread > 0.0 else x
-        euler = x + data * (h * on_data) + noise * (h * on_noise)
-        half = x + data * (0.5 * h * on_data) + noise * (0.5 * h * on_noise)
-        data, noise = ends(euler, s)
-        x = half + data * (0.5 * h * data_after) + noise * (0.5 * h * noise_after)
+            x = x + f1 * h
+        else:
+            on_data, on_noise, square_after = _drift(s, scales, eta, diffusion)
+            spread = eta * math.sqrt(0.5 * h * (square + square_after))
+            x = x + draw(k) * spread if spread > 0.0 else x
+            data, noise = ends(x + f1 * h, s)
+            f2 = data * on_data + noise * on_noise
+            x = x + (f1 + f2) * (0.5 * h)
         yield x
 
 
 def _drift(
     t: float, scales: ScalesAt, eta: float, diffusion: Diffusion
 ) -> tuple[float, float, float]:
-    """(d_alpha, d_sigma - eta^2 g^2 / (2 sigma), g^2): the drift's weights on data and noise, g^2 or 0."""
+    """(d_alpha, d_sigma - eta^2 g^2 / (2 sigma), g^2): the drift's weights on data and noise, and g^2."""
     now = scales(t)
     square = float(diffusion(now))
     if not 0.0 <= square < math.inf:
@@ -98,7 +98,7 @@ def _drift(
             "correct it, or leave this time out of the grid"
         )
     on_noise = float(now.d_sigma) - eta**2 * (square / (2.0 * float(now.sigma)))
-    return float(now.d_alpha), on_noise, square if eta > 0.0 else 0.0
+    return float(now.d_alpha), on_noise, square
 
 
 def ancestral(
@@ -149,7 +149,7 @@ def sde_dpmpp_2m(
         p = q ** (eta**2)
         toward = alpha_s * (1.0 - p * q)
         x = x * (sigma_s / float(scales(t).sigma) * p) + data * toward
-        if before is not None and h < math.inf:
+        if before is not None and before[1] > 0.0 and h < math.inf:
             data_before, h_before = before
             w = toward * 0.5 * h / h_before
             x = x + data * w + data_before * (-w)

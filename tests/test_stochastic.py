@@ -149,9 +149,9 @@ def test_weak_order_on_a_mixture(name, eta):
 def test_weak_order_of_the_multistep_solver_on_a_mixture(eta):
     """Its state is (x, data of the step before): the two slots of its tableau, hence a plane."""
     x, data, (nodes, weights) = (
-        np.linspace(-7, 7, 161),
-        np.linspace(-2.6, 2.6, 61),
-        gauss_hermite(8),
+        np.linspace(-7, 7, 121),
+        np.linspace(-2.6, 2.6, 41),
+        gauss_hermite(6),
     )
     plane = [axis.ravel() for axis in np.meshgrid(x, data, indexing="ij")]
     network, line = LINE.network("data", SCHEDULES["linear"]), np.linspace(-7, 7, 601)
@@ -167,7 +167,7 @@ def test_weak_order_of_the_multistep_solver_on_a_mixture(eta):
         rows = trace("sde_dpmpp_2m", tuple(grid.tolist()), prediction="data", eta=eta).rows
         u = np.cos
         for row in rows[:0:-1]:
-            spline = RectBivariateSpline(x, data, step(row, plane, u).reshape(161, 61))
+            spline = RectBivariateSpline(x, data, step(row, plane, u).reshape(121, 41))
             u = lambda a, b, of=spline.ev: of(np.clip(a, -7, 7), np.clip(b, -2.6, 2.6))  # noqa: E731
         return over_the_law(line, step(rows[0], [line], u), grid[0])
 

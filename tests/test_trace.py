@@ -47,6 +47,7 @@ DRAWS = {
 @pytest.mark.parametrize("chart", CHARTS)
 def test_tableau_is_the_run(name, schedule, prediction, chart):
     options = {"schedule": schedule, "prediction": prediction, "chart": chart, "eta": 0.7}
+    options["diffusion"] = "bridge"
     network = MIXTURE.network(prediction, SCHEDULES[schedule])
     x = starts(6)
 
