@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("test_solvers.py", "polynomials or expm")
-NOISY = ("test_stochastic.py", "monte_carlo or ddpm or drawn")
+MARUYAMA = ("test_stochastic.py", "monte_carlo and euler_maruyama or drawn")
+ANCESTRAL = ("test_stochastic.py", "monte_carlo and ancestral or ddpm")
 HEUN = ("test_stochastic.py", "monte_carlo and stochastic_heun")
 MULTISTEP = ("test_stochastic.py", "monte_carlo and sde_dpmpp_2m")
 DIFFUSERS = ("test_diffusers_sde.py", "trajectories")
@@ -34,15 +35,15 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(y + k3 * h, s)", "field(y + k2 * h, s)", EXACT),
     ("solvers.py", "    w = h / h_before", "    w = h_before / h", EXACT),
     ("solvers.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
-    ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", NOISY),
-    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", NOISY),
-    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", NOISY),
-    ("stochastic.py", "data * alpha_s + noise * math", "data * sigma_s + noise * math", NOISY),
+    ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", MARUYAMA),
+    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", MARUYAMA),
+    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", ANCESTRAL),
+    ("stochastic.py", "data * alpha_s + noise * math", "data * sigma_s + noise * math", ANCESTRAL),
     (
         "stochastic.py",
         "x + draw(k) * spread\n        yield",
         "x + draw(k + 1) * spread\n        yield",
-        NOISY,
+        MARUYAMA,
     ),
     ("stochastic.py", "ends(x + f1 * h, s)", "ends(x + f1 * h, t)", HEUN),
     ("stochastic.py", "(square + square_after)", "(square + square)", HEUN),
