@@ -217,11 +217,11 @@ def langevin(
 ) -> Iterator[A]:
     """x <- alpha_s data + sigma_s noise; then x <- x - e sigma_s noise + sigma_s sqrt(1 - (1 - e)^2) z at s.
 
-    DDIM predicts, one Langevin step x + epsilon score + sqrt(2 epsilon) z corrects, with epsilon =
-    2 (r sigma)^2: that of Song et al. 2021, Alg. 5, with |z| / |score| = sigma, its mean. So e =
-    epsilon / sigma^2 = 2 r^2. A fixed r (they take 0.16) leaves an error that no number of steps removes,
-    so here r^2 = eta^2 (1 - q^2) / 4, q = r_s / r_t the fall of the noise ratio: 0.16 where a step
-    lowers it by 5 %. The noise is 2 e less e^2, so that a known data point keeps exactly sigma.
+    DDIM predicts, one Langevin step x + epsilon score + sqrt(2 epsilon) z corrects. Song et al. 2021,
+    Alg. 5, take epsilon = 2 (c |z| / |score|)^2; with the ratio's mean, sigma, this is e = epsilon /
+    sigma^2 = 2 c^2. A fixed c (theirs is 0.16) leaves c^2 sigma^2 of variance that no number of steps
+    removes, so here c^2 = eta^2 (1 - q^2) / 4, q = r_s / r_t: 0.16 where a step lowers the noise ratio by
+    5 %. The noise's variance is 2 e less e^2, so that a known data point keeps exactly sigma.
     """
     for k, (t, s) in enumerate(pairwise(grid)):
         alpha_s, sigma_s = _levels(s, scales)
