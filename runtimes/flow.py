@@ -16,6 +16,7 @@ from .charts import point_at as chart_point
 from .predictions import ends as ends_at
 from .schedules import SCHEDULES, Scales
 from .solvers import SOLVERS
+from .stochastic import DIFFUSIONS, Diffusion
 
 Network = Callable[[Any, float], Any]
 
@@ -31,11 +32,13 @@ def flow(
     chart: str = "straight",
     draw: Callable[[int], Any] | None = None,
     eta: float = 1.0,
+    diffusion: str | Diffusion = "sigma",
 ) -> Iterator[Any]:
     """The states of one run from x at times[0]: one per interval, the last at times[-1].
 
     x: the state at times[0], (B, *shape). draw(k): the noise of step k, for noisy solvers only.
     chart: the variables in which a solver that follows the field steps; the others use the path's own.
+    diffusion: g^2 for a solver that follows one, by name or as a function of Scales; eta^2 multiplies it.
     """
 
     @lru_cache(maxsize=4)
@@ -51,6 +54,10 @@ def flow(
     grid = [float(t) for t in times]
     if method.follows == "ends":
         yield from method.steps(ends, x, grid, scales)
+        return
+    if method.follows == "diffusion":
+        square = DIFFUSIONS[diffusion] if isinstance(diffusion, str) else diffusion
+        yield from method.steps(ends, x, grid, scales, draw or _none, eta, square)
         return
     if method.follows == "noise":
         yield from method.steps(ends, x, grid, scales, draw or _none, eta)

@@ -23,6 +23,7 @@ from .schedules import SCHEDULES
 from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
+from .stochastic import DIFFUSIONS
 from .tableau import Tableau, run
 from .trace import trace
 
@@ -56,6 +57,7 @@ class Request(TypedDict, total=False):
     interval: tuple[float, float]
     chart: str
     eta: float
+    diffusion: str
     seed: int
 
 
@@ -159,6 +161,7 @@ def plan(
     interval: tuple[float, float] = (0.0, 1.0),
     chart: str = "straight",
     eta: float = 1.0,
+    diffusion: str = "sigma",
     seed: int = 0,
 ) -> Plan:
     """Every argument checked, everything computed that does not need the network.
@@ -167,7 +170,8 @@ def plan(
     null label; needed by a labelled model. context: float32, one (D,) or (L, D) for all or one per
     sample. solver, steps, grid, guidance: the model's recommendation where None; grid may be your
     own times. interval: the t in which guidance is on. eta >= 0: the strength of a noisy solver.
-    seed: 0..2^53-1. Raises ValueError naming the argument, what it may be and what it was.
+    diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
+    Raises ValueError naming the argument, what it may be and what it was.
     """
     spec, best = model.spec, model.spec.sampler
     whole("n", n, 1, MOST_SAMPLES)
@@ -203,6 +207,7 @@ def plan(
         prediction=spec.prediction,
         chart=choose("chart", chart, CHARTS),
         eta=float(eta),
+        diffusion=choose("diffusion", diffusion, DIFFUSIONS),
         guided=(float(interval[0]), float(interval[1])) if on else None,
     )
     return Plan(

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-from .stochastic import ancestral, euler_maruyama
+from .stochastic import (
+    ancestral,
+    edm_churn,
+    euler_maruyama,
+    langevin,
+    sde_dpmpp_2m,
+    stochastic_heun,
+)
 
 
 class Array(Protocol):
@@ -92,7 +99,7 @@ class Solver:
     calls: network evaluations per step; extra: those it makes beyond steps * calls, in the whole run.
     follows: what the generator is given. "field": the right hand side of an ODE, in any chart; "ends":
     the (data, noise) that the network implies, in the path's own variables; "noise": the ends and
-    a source of noise, to follow an SDE (see `stochastic`).
+    a source of noise, to follow an SDE; "diffusion": those and the SDE's g^2 (see `stochastic`).
     """
 
     steps: Callable[..., Iterator[Array]]
@@ -104,7 +111,7 @@ class Solver:
     @property
     def noisy(self) -> bool:
         """Whether it draws noise."""
-        return self.follows == "noise"
+        return self.follows in ("noise", "diffusion")
 
 
 SOLVERS: dict[str, Solver] = {
@@ -113,6 +120,10 @@ SOLVERS: dict[str, Solver] = {
     "heun": Solver(heun, order=2, calls=2),
     "rk4": Solver(rk4, order=4, calls=4),
     "ab2": Solver(ab2, order=2, calls=1),
-    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="noise"),
+    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="diffusion"),
+    "stochastic_heun": Solver(stochastic_heun, order=2, calls=2, follows="diffusion"),
     "ancestral": Solver(ancestral, order=1, calls=1, follows="noise"),
+    "sde_dpmpp_2m": Solver(sde_dpmpp_2m, order=2, calls=1, follows="noise"),
+    "edm_churn": Solver(edm_churn, order=2, calls=2, follows="noise"),
+    "langevin": Solver(langevin, order=1, calls=2, follows="noise"),
 }

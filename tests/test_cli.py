@@ -76,6 +76,12 @@ def test_sample_to_arrays_equals_the_python_call(toolkit, faces, tmp_path):
         runtimes.load(faces), 5, label=["cat", 2], solver="rk4", steps=3, seed=9
     )
     assert np.array_equal(np.load(tmp_path / "a.npy"), expected)
+    noisy = {"solver": "stochastic_heun", "diffusion": "variance"}
+    words = [word for name, value in noisy.items() for word in (f"--{name}", value)]
+    path = tmp_path / "noisy.npy"
+    assert toolkit("sample", faces, "-n", 2, "-l", 1, *words, "-o", path)[0] == 0
+    expected = runtimes.sample(runtimes.load(faces), 2, label=1, **noisy)
+    assert np.array_equal(np.load(path), expected)
     assert toolkit("sample", faces, "-n", 5, "-l", 0, "-o", tmp_path / "b.npz")[0] == 0
     with np.load(tmp_path / "b.npz") as file:
         assert np.array_equal(file["x"], runtimes.sample(runtimes.load(faces), 5, label=0))
@@ -146,6 +152,10 @@ MISTAKES = {
     "B03 typo": (
         ("sample", "{model}", *GOOD, "--solver", "huen", "-o", "{out}"),
         "did you mean 'heun'",
+    ),
+    "B03 diffusion": (
+        ("sample", "{model}", *GOOD, "--diffusion", "sigmas", "-o", "{out}"),
+        "did you mean 'sigma'",
     ),
     "B03 grid": (("sample", "{model}", *GOOD, "--grid", "0,0.5,0.4", "-o", "{out}"), "increasing"),
     "B04 nan": (

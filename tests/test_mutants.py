@@ -9,7 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("test_solvers.py", "polynomials or expm")
-NOISY = ("test_stochastic.py", "weak or ddpm or drawn")
+MARUYAMA = ("test_stochastic.py", "monte_carlo and euler_maruyama or drawn")
+ANCESTRAL = ("test_stochastic.py", "monte_carlo and ancestral or ddpm")
+HEUN = ("test_stochastic.py", "monte_carlo and stochastic_heun")
+MULTISTEP = ("test_stochastic.py", "monte_carlo and sde_dpmpp_2m")
+DIFFUSERS = ("test_diffusers_sde.py", "trajectories")
+CHURN = ("test_stochastic.py", "monte_carlo and edm_churn or lifts")
+LANGEVIN = ("test_stochastic.py", "known_point and langevin or corrects_by")
+DIFFUSION = ("test_stochastic.py", "by_hand or that_is_none")
 CHART = ("test_charts.py", "derivatives or clock")
 ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
@@ -28,11 +35,37 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(y + k3 * h, s)", "field(y + k2 * h, s)", EXACT),
     ("solvers.py", "    w = h / h_before", "    w = h_before / h", EXACT),
     ("solvers.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
-    ("stochastic.py", "math.sqrt(2.0 * float", "math.sqrt(1.0 * float", NOISY),
-    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", NOISY),
-    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", NOISY),
-    ("stochastic.py", "data * alpha_s", "data * alpha_t", NOISY),
-    ("stochastic.py", "draw(k) * n", "draw(k + 1) * n", NOISY),
+    ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", MARUYAMA),
+    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", MARUYAMA),
+    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", ANCESTRAL),
+    ("stochastic.py", "data * alpha_s + noise * math", "data * sigma_s + noise * math", ANCESTRAL),
+    (
+        "stochastic.py",
+        "x + draw(k) * spread\n        yield",
+        "x + draw(k + 1) * spread\n        yield",
+        MARUYAMA,
+    ),
+    ("stochastic.py", "ends(x + f1 * h, s)", "ends(x + f1 * h, t)", HEUN),
+    ("stochastic.py", "(square + square_after)", "(square + square)", HEUN),
+    (
+        "stochastic.py",
+        "(f1 + f2) * (0.5 * h)",
+        "(f1 + f1) * (0.5 * h)",
+        HEUN,
+    ),
+    ("stochastic.py", "0.5 * h / h_before", "0.5 * h_before / h", DIFFUSERS),
+    ("stochastic.py", "data_before * (-w)", "data * (-w)", MULTISTEP),
+    ("stochastic.py", "alpha_s * (1.0 - p * q)", "alpha_s * (1.0 - p)", MULTISTEP),
+    ("stochastic.py", "p = q ** (eta**2)", "p = q ** (2.0 * eta)", DIFFUSERS),
+    ("stochastic.py", "_heun_in_ratio(ends, lifted", "_heun_in_ratio(ends, x", CHURN),
+    ("stochastic.py", "- (shrink * sigma) ** 2", "- sigma**2", CHURN),
+    ("stochastic.py", "t = max(above, grid[0])", "t = above", CHURN),
+    ("stochastic.py", "noise * (-half)", "noise * half", CHURN),
+    ("stochastic.py", "noise * (-e * sigma_s)", "noise * (-e)", LANGEVIN),
+    ("stochastic.py", "e * (2.0 - e)", "e * (1.0 - e)", LANGEVIN),
+    ("stochastic.py", "_, noise = ends(x, s)", "_, noise = ends(x, t)", LANGEVIN),
+    ("stochastic.py", "(square / (2.0 *", "(square / (1.0 *", DIFFUSION),
+    ("stochastic.py", "0.0 <= square < math.inf", "0.0 <= abs(square)", DIFFUSION),
     ("predictions.py", "-c / determinant", "c / determinant", ENDS),
     (
         "predictions.py",

@@ -13,6 +13,7 @@ from runtimes.noise import noise, seed_rows
 from runtimes.schedules import SCHEDULES
 from runtimes.solvers import SOLVERS
 from runtimes.spec import Condition, Sampler, Spec
+from runtimes.stochastic import DIFFUSIONS
 
 from .problems import MIXTURE, Mixture, image_graph, mixture_spec, write_onnx
 
@@ -103,6 +104,18 @@ def test_two_processes_agree(folder):
     )
     here = runtimes.sample(runtimes.load(path), 7, solver="ancestral", seed=3)
     assert out.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("solver", ["euler_maruyama", "stochastic_heun"])
+def test_the_diffusion_reaches_the_solver(mixture, solver):
+    options = {"solver": solver, "steps": 8, "seed": 4}
+    samples = {
+        name: runtimes.sample(mixture, 3, diffusion=name, **options).tobytes()
+        for name in DIFFUSIONS
+    }
+    assert len(set(samples.values())) == len(DIFFUSIONS)
+    assert samples["sigma"] == runtimes.sample(mixture, 3, **options).tobytes()
+    assert samples["zero"] == runtimes.sample(mixture, 3, eta=0.0, **options).tobytes()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -349,6 +362,8 @@ BAD = [
     *[({"eta": e}, "eta: expected") for e in (-0.1, float("nan"), float("inf"), 11, "1", None)],
     ({"solver": "huen"}, "solver: .*did you mean 'heun'"),
     ({"solver": 3}, "solver: expected"),
+    ({"diffusion": "sigme"}, "diffusion: .*did you mean 'sigma'"),
+    ({"diffusion": None}, "diffusion: expected one of zero, constant"),
     ({"grid": "unifrom"}, "grid: .*did you mean 'uniform'"),
     ({"grid": [0, float("nan"), 1]}, "grid: expected strictly increasing"),
     ({"grid": [1.0, 0.0]}, "grid: expected strictly increasing"),

@@ -24,7 +24,20 @@ COSTS = {
     "ab2": (2, 1),
     "rk4": (4, 4),
     "euler_maruyama": (1, 1),
+    "stochastic_heun": (2, 2),
     "ancestral": (1, 1),
+    "sde_dpmpp_2m": (2, 1),
+    "edm_churn": (2, 2),
+    "langevin": (1, 2),
+}
+# noisy: after which of a step's calls noise is drawn, and in how many of four steps inside the path
+DRAWS = {
+    "euler_maruyama": (0, 4),
+    "stochastic_heun": (0, 4),
+    "ancestral": (0, 4),
+    "sde_dpmpp_2m": (0, 4),
+    "edm_churn": (1, 3),  # for the step that comes next
+    "langevin": (1, 4),
 }
 
 
@@ -34,6 +47,7 @@ COSTS = {
 @pytest.mark.parametrize("chart", CHARTS)
 def test_tableau_is_the_run(name, schedule, prediction, chart):
     options = {"schedule": schedule, "prediction": prediction, "chart": chart, "eta": 0.7}
+    options["diffusion"] = "bridge"
     network = MIXTURE.network(prediction, SCHEDULES[schedule])
     x = starts(6)
 
@@ -59,14 +73,16 @@ def test_slots_and_calls(name):
 def test_rows_are_well_formed(name):
     """Indices point at what is there; a step ends after its last call; draws carry the step."""
     table = trace(name, TIMES, eta=1.0)
-    noisy, calls = SOLVERS[name].noisy, SOLVERS[name].calls
+    calls, (drawing, draws) = SOLVERS[name].calls, DRAWS.get(name, (0, 0))
+    assert SOLVERS[name].noisy == (draws > 0)
     alive = 1
     for k, row in enumerate(table.rows):
         assert {index for index, _ in row.input} <= set(range(alive))
         terms = alive + 1 + (row.draw is not None)
         assert all({index for index, _ in slot} <= set(range(terms)) for slot in row.update)
         assert all(weight != 0 for slot in (row.input, *row.update) for _, weight in slot)
-        assert row.draw == (k if noisy else None)
+        step, call = divmod(k, calls)
+        assert row.draw == (step if call == drawing and step < draws else None)
         assert row.ends_step == ((k + 1) % calls == 0)
         assert TIMES[0] <= row.time <= TIMES[-1]
         alive = len(row.update)

@@ -8,6 +8,7 @@ import click
 from runtimes.charts import CHARTS
 from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
+from runtimes.stochastic import DIFFUSIONS
 from toolkit.cli.progress import Bar
 
 
@@ -33,6 +34,12 @@ from toolkit.cli.progress import Bar
     "--chart", default="straight", show_default=True, help=f"One of {', '.join(CHARTS)}."
 )
 @click.option("--eta", default=1.0, show_default=True, help="Strength of a noisy solver, 0 to 10.")
+@click.option(
+    "--diffusion",
+    default="sigma",
+    show_default=True,
+    help=f"g^2 of euler_maruyama and stochastic_heun: one of {', '.join(DIFFUSIONS)}.",
+)
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
@@ -54,6 +61,7 @@ def sample(
     interval: str,
     chart: str,
     eta: float,
+    diffusion: str,
     seed: int,
     batch: int,
     provider: str,
@@ -89,6 +97,7 @@ def sample(
             "interval": tuple(_numbers("interval", interval, 2)),
             "chart": chart,
             "eta": eta,
+            "diffusion": diffusion,
             "seed": seed,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
