@@ -23,7 +23,7 @@ solvers = pytest.mark.parametrize("name", ODE)
 fields = pytest.mark.parametrize("name", FIELD)
 every = pytest.mark.parametrize("name", SOLVERS)
 LOW, HIGH = 0.3, 0.8  # smooth in every chart and schedule: slopes settle early
-STEPS = {1: (64, 192), 2: (96, 288), 3: (96, 288), 4: (96, 192)}
+STEPS = {1: (64, 192), 2: (96, 288), 3: (32, 96), 4: (24, 48)}
 
 
 def last(name, network, x, grid, **options):
