@@ -87,10 +87,11 @@ def halved(h: float, offsets: Sequence[float]) -> list[float]:
     )
 
 
-def known(past: Past[A], at: float, h: float) -> tuple[list[float], list[A]]:
-    """The offsets u_i and what stands there, where the clock is finite; nothing if h is not."""
-    finite = [(seen, end) for seen, end in past if math.isfinite(seen) and math.isfinite(h)]
-    return [seen - at for seen, _ in finite], [end for _, end in finite]
+def known(past: Past[A], at: float, h: float) -> dict[float, A]:
+    """u_i -> what stands there, wherever the clock can tell it from now; nothing if h is 0 or infinite."""
+    if h == 0.0 or not math.isfinite(h):
+        return {}
+    return {seen - at: end for seen, end in past if math.isfinite(seen) and seen != at}
 
 
 def adams(
@@ -109,9 +110,9 @@ def adams(
         both = ends(x, t)
         at = clock(now, end)
         h = clock(after, end) - at
-        offsets, others = known(past, at, h)
-        pull = [float(after[end]) * w for w in rule(h, offsets)]
-        x = bend(straight(x, both[DATA], now, after), both[end], others, pull)
+        others = known(past, at, h)
+        pull = [float(after[end]) * w for w in rule(h, list(others))]
+        x = bend(straight(x, both[DATA], now, after), both[end], list(others.values()), pull)
         past = [(at, both[end]), *past][: order - 1]
         yield x
 
@@ -129,7 +130,8 @@ def dpmpp_3m(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> 
 
     DPM-Solver++ by multisteps with k = 3 (Lu et al. 2022b, section 4.2): (3), n = 2. The first steps are
     DDIM's and `dpmpp_2m`'s, the very first of order 1, so a whole run shows order 2; the recurrence
-    itself has order 3. Other libraries halve the parabola's curvature, which leaves order 2.
+    itself has order 3. diffusers 0.42.1 has half the parabola's curvature here, and order 2
+    (tests/test_diffusers.py).
     """
     return adams(ends, x, grid, scales, DATA, 3, halved)
 
@@ -168,9 +170,10 @@ def unipc(
         at = clock(now)
         h = clock(after) - at
         ahead = straight(base + data * trust, data, now, after)
-        offsets, others = known(past, at, h)
+        found = known(past, at, h)
+        offsets, others = list(found), list(found.values())
         x = bend(ahead, data, others, [float(after.alpha) * w for w in halved(h, offsets)])
-        corrector = halved(h, [*offsets, h]) if math.isfinite(h) else [0.0]
+        corrector = halved(h, [*offsets, h]) if h != 0.0 and math.isfinite(h) else [0.0]
         *pull, trust = (float(after.alpha) * w for w in corrector)
         base = bend(ahead, data, others, pull) + data * -trust
         past = [(at, data), *past][: order - 1]

@@ -165,6 +165,17 @@ def test_a_clock_out_of_reach_is_an_infinite_one(name):
     np.testing.assert_array_equal(far, zero)
 
 
+@solvers
+@schedules
+def test_times_that_the_clock_cannot_tell_apart(name, schedule):
+    """Neighbouring floats: no division by their distance on the clock, which may be 0."""
+    grid = [0.3, np.nextafter(0.3, 1), 0.6, 1 - 1e-15, np.nextafter(1 - 1e-15, 1), 1.0]
+    network = MIXTURE.network("v", SCHEDULES[schedule])
+    assert np.isfinite(
+        list(flow(name, network, starts(), grid, schedule=schedule, prediction="v"))
+    ).all()
+
+
 def test_clock():
     scales = SCHEDULES["linear"]
     assert (clock(scales(0.0)), clock(scales(1.0))) == (-math.inf, math.inf)

@@ -42,7 +42,7 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("exponential.py", "float(after.alpha) - float(now", "float(now.alpha) - float(now", POWER),
     ("exponential.py", "found[-1] * j / h", "found[-1] / h", POWER),
     ("exponential.py", "-0.5 * math.expm1(-h)", "-math.expm1(-h)", POWER),
-    ("exponential.py", "[seen - at for", "[at - seen for", POWER),
+    ("exponential.py", "{seen - at: end", "{at - seen: end", POWER),
     ("exponential.py", "DATA, 3, halved", "DATA, 2, halved", POWER),
     ("exponential.py", "NOISE, 2, exact", "DATA, 2, exact", POWER),
     ("exponential.py", "NOISE, 3, exact", "NOISE, 2, exact", POWER),
