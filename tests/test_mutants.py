@@ -9,6 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("test_solvers.py", "polynomials or expm")
+MULTI = ("test_solvers.py", "expm")
+POWER = (
+    "test_exponential.py",
+    "expm or polynomials or linear_in or quadrature",
+)
 MARUYAMA = ("test_stochastic.py", "monte_carlo and euler_maruyama or drawn")
 ANCESTRAL = ("test_stochastic.py", "monte_carlo and ancestral or ddpm")
 HEUN = ("test_stochastic.py", "monte_carlo and stochastic_heun")
@@ -33,8 +38,36 @@ MUTANTS = [  # file, text, what it becomes, who must notice
         EXACT,
     ),
     ("solvers.py", "field(y + k3 * h, s)", "field(y + k2 * h, s)", EXACT),
-    ("solvers.py", "    w = h / h_before", "    w = h_before / h", EXACT),
-    ("solvers.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
+    ("solvers.py", "(k1 + k2 * 3.0)", "(k1 * 3.0 + k2)", EXACT),
+    ("solvers.py", "field(y + k2 * (h * 2.0 / 3.0)", "field(y + k1 * (h * 2.0 / 3.0)", EXACT),
+    ("multistep.py", "    w = h / h_before", "    w = h_before / h", EXACT),
+    ("multistep.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
+    ("multistep.py", "1.0 / (j + 1)", "1.0 / j", EXACT),
+    ("multistep.py", "[(before - t) / h", "[(t - before) / h", EXACT),
+    ("multistep.py", "*past[:2]]", "*past[:1]]", EXACT),
+    ("multistep.py", "field(y + k2 * (h * 2.0 / 3.0)", "field(y + k * (h * 2.0 / 3.0)", MULTI),
+    ("exponential.py", "float(after.alpha) - float(now", "float(now.alpha) - float(now", POWER),
+    ("exponential.py", "found[-1] * j / h", "found[-1] / h", POWER),
+    ("exponential.py", "-0.5 * math.expm1(-h)", "-math.expm1(-h)", POWER),
+    ("exponential.py", "{seen - at: end", "{at - seen: end", POWER),
+    ("exponential.py", "DATA, 3, halved", "DATA, 2, halved", POWER),
+    ("exponential.py", "NOISE, 2, exact", "DATA, 2, exact", POWER),
+    ("exponential.py", "NOISE, 3, exact", "NOISE, 2, exact", POWER),
+    (
+        "exponential.py",
+        "unipc(ends, x, grid, scales, 2)",
+        "unipc(ends, x, grid, scales, 1)",
+        POWER,
+    ),
+    (
+        "exponential.py",
+        "unipc(ends, x, grid, scales, 3)",
+        "unipc(ends, x, grid, scales, 2)",
+        POWER,
+    ),
+    ("exponential.py", "data * -trust", "data * trust", POWER),
+    ("exponential.py", "0.5 * (clock(now)", "0.6 * (clock(now)", POWER),
+    ("exponential.py", "half = 0.5 * (\n", "half = 1.0 * (\n", POWER),
     ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", MARUYAMA),
     ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", MARUYAMA),
     ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", ANCESTRAL),

@@ -237,9 +237,10 @@ QUIET = {  # eta = 0: the deterministic solver each becomes, and its chart
     "euler_maruyama": ("euler", "path"),
     "stochastic_heun": ("heun", "path"),
     "ancestral": ("euler", "straight"),
-    "edm_churn": ("heun", "noise"),
+    "sde_dpmpp_2m": ("dpmpp_2m", "straight"),
+    "edm_churn": ("edm_heun", "straight"),
     "langevin": ("euler", "noise"),
-}  # and sde_dpmpp_2m DPM-Solver++(2M): see test_diffusers_sde
+}
 
 
 @pytest.mark.parametrize("name", QUIET)
