@@ -120,14 +120,15 @@ def _shown(bar: Bar, state: Any) -> Any:
 
 
 def _contexts(path: str) -> Any:
-    import numpy as np
+    from pathlib import Path
+
+    from toolkit.data.arrays import arrays_in
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"context: expected a .npy file, got {path} ({error}); write it with np.save"
-        ) from None
+        (array,) = arrays_in(Path(path)).values()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"context: expected a .npy file of one array, got {error}") from None
+    return array
 
 
 def _times(grid: str | None) -> str | list[float] | None:
