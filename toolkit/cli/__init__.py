@@ -11,6 +11,7 @@ import warnings
 
 import click
 
+from toolkit.cli.numbers import plain
 from toolkit.cli.words import one_line
 
 # verb: what it does (its file is toolkit/cli/VERB.py, its function VERB)
@@ -37,7 +38,7 @@ class Verbs(click.Group):
         command: click.Command = getattr(
             importlib.import_module(f"toolkit.cli.{cmd_name}"), cmd_name
         )
-        return command
+        return plain(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

@@ -6,9 +6,12 @@ from typing import Any
 import click
 
 from runtimes.charts import CHARTS
+from runtimes.choices import quoted
 from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
+from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 
 @click.command()
@@ -103,7 +106,7 @@ def sample(
             show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
-        f"{out}: {count} samples, {todo.tableau.calls} network calls each, "
+        f"{one_line(out)}: {count} samples, {todo.tableau.calls} network calls each, "
         f"{seconds:.2f} s on {opened.provider}"
     )
 
@@ -111,7 +114,7 @@ def sample(
 def labels(text: str) -> list[int | str]:
     """'0,1,cat' -> [0, 1, 'cat']."""
     words = [word.strip() for word in text.split(",")]
-    return [int(word) if word.isascii() and word.lstrip("-").isdigit() else word for word in words]
+    return [int(word) if WHOLE.fullmatch(word) else word for word in words]
 
 
 def _shown(bar: Bar, state: Any) -> Any:
@@ -136,13 +139,11 @@ def _times(grid: str | None) -> str | list[float] | None:
 
 
 def _numbers(what: str, text: str, count: int | None) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+    words = [word.strip(" ") for word in text.split(",")]
+    plain = all(REAL.fullmatch(word) for word in words)
+    if not plain or (count is not None and len(words) != count):
         wanted = "numbers" if count is None else f"{count} numbers"
         raise ValueError(
-            f"{what}: expected {wanted} with commas between, got {text!r}; like 0,0.5,1"
+            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like 0,0.5,1"
         )
-    return numbers
+    return [float(word) for word in words]
