@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+LONGEST_NAME = 255  # bytes: what file systems hold
+
 
 def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = True) -> Path:
     """Write to a temporary file beside `path`, flush it to disk, then rename it into place.
@@ -45,6 +47,10 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 
     A folder, a device or a pipe never may: a rename would put a plain file in the place of /dev/null.
     """
+    if len(os.fsencode(os.path.basename(path))) > LONGEST_NAME:
+        raise ValueError(
+            f"{os.fspath(path)[:80]}...: expected a name of at most {LONGEST_NAME} bytes; shorten it"
+        )
     if os.path.exists(path) and not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "a device or pipe"
         raise FileExistsError(f"{path}: expected a plain file or none, got {what}; give a name")

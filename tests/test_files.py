@@ -106,3 +106,8 @@ def test_the_temporary_file_is_written_through_no_link(tmp_path):
 @pytest.mark.parametrize("name", ["a" * 251 + ".npy", "\N{SNOWMAN}" * 84])
 def test_the_longest_name_a_folder_can_hold(tmp_path, name):
     assert write_whole(tmp_path / name, b"x").read_bytes() == b"x"
+
+
+def test_a_name_no_folder_can_hold_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="expected a name of at most 255 bytes"):
+        refuse_existing(tmp_path / ("a" * 256), False)
