@@ -9,6 +9,15 @@ def choose(what: str, got: object, choices: Iterable[str]) -> str:
     names = list(choices)
     if isinstance(got, str) and got in names:
         return got
-    near = get_close_matches(got, names, n=1) if isinstance(got, str) else []
+    near = get_close_matches(got[:80], names, n=1) if isinstance(got, str) else []
     guess = f"did you mean {near[0]!r}?" if near else "choose one of these"
-    raise ValueError(f"{what}: expected one of {', '.join(names)}, got {got!r}; {guess}")
+    raise ValueError(f"{what}: expected one of {', '.join(names)}, got {quoted(got)}; {guess}")
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """repr(value) in one line of at most so many characters: what came may be a megabyte of anything."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not write out numbers of more than 4300 digits
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}..."

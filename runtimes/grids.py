@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import predictions
-from .choices import choose
+from .choices import choose, quoted
 from .schedules import Schedule, time_of_ratio
 
 Grid = NDArray[np.float64]
@@ -58,7 +58,7 @@ def check_steps(steps: object) -> int:
     whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
     if not whole or not 1 <= steps <= MOST_STEPS:  # type: ignore[operator]
         raise ValueError(
-            f"steps: expected a whole number from 1 to {MOST_STEPS}, got {steps!r}; 20 is a good start"
+            f"steps: expected a whole number from 1 to {MOST_STEPS}, got {quoted(steps)}; 20 is a good start"
         )
     return int(steps)  # type: ignore[call-overload, no-any-return]
 
@@ -75,7 +75,7 @@ def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedu
         times = np.asarray(grid, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
-            f"grid: expected a name or a list of times, got {grid!r}; 0 is noise, 1 is data"
+            f"grid: expected a name or a list of times, got {quoted(grid)}; 0 is noise, 1 is data"
         ) from None
     if times.ndim != 1 or not 2 <= len(times) <= MOST_STEPS + 1:
         raise ValueError(
@@ -84,7 +84,7 @@ def make(grid: str | Sequence[float] | Grid, steps: int | None, schedule: Schedu
         )
     if not (np.all(np.diff(times) > 0) and times[0] >= 0.0 and times[-1] <= 1.0):
         raise ValueError(
-            f"grid: expected strictly increasing times within [0, 1], got {times.tolist()}; "
+            f"grid: expected strictly increasing times within [0, 1], got {quoted(times.tolist())}; "
             "0 is noise, 1 is data"
         )
     return times

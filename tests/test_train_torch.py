@@ -1,7 +1,9 @@
 """Training is exact where it can be: the same bits after a resume, losses and averages that are known."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,11 +113,85 @@ def test_another_thread_count_goes_on_but_says_so(whole, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with pytest.warns(UserWarning, match=f"threads {threads} .* not bit for bit"):
+        with pytest.warns(UserWarning, match=f"^not bit-exact: threads {threads} before, "):
             run = train(TINY, IMAGES, tmp_path, device="cpu", resume=True)
         assert last(run).step == TINY.steps
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("ema/enter.weight", r"expected ema/enter.weight \(8, 4\) in the checkpoint, got none"),
+        ("network/enter.weight", "expected network/enter.weight .* got none"),
+        ("ema/", "expected ema/.* got none"),
+    ],
+)
+def test_a_checkpoint_without_an_array_is_neither_resumed_nor_loaded(whole, lost, words, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    saved = checkpoints.latest(folder)
+    kept = {name: array for name, array in saved.tensors.items() if not name.startswith(lost)}
+    assert len(kept) < len(saved.tensors)
+    checkpoints.save(folder, replace(saved, tensors=kept))
+    before = files(folder)
+    with pytest.raises(ValueError, match=words):
+        load(folder, which=lost.split("/")[0])
+    with pytest.raises(ValueError, match=words):
+        last(train(TINY, IMAGES, folder, device="cpu", resume=True))
+    assert files(folder) == before
+
+
+def test_a_checkpoint_that_claims_a_huge_network_costs_nothing(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    saved = checkpoints.latest(folder)
+    facts = {**saved.facts, "recipe": {**saved.facts["recipe"], "width": 2**16}}
+    checkpoints.save(folder, replace(saved, facts=facts))
+    with pytest.raises(ValueError, match=r"65536.* in the checkpoint, got \("):
+        load(folder)
+
+
+@pytest.mark.parametrize("call", range(12))
+def test_a_start_that_fails_anywhere_can_be_started_or_resumed(whole, call, tmp_path, monkeypatch):
+    """A disk that is full at the k-th write leaves an empty folder or one to resume, never neither."""
+    left, real = [call], os.fsync
+
+    def fsync(handle):
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.suppress(OSError):
+        last(train(TINY, IMAGES, tmp_path, device="cpu"))
+    monkeypatch.undo()
+    assert not list(tmp_path.glob(".*.tmp-*"))
+    resume = any(tmp_path.glob("checkpoint-*"))
+    list(train(TINY, IMAGES, tmp_path, device="cpu", resume=resume))
+    name = f"checkpoint-{TINY.steps:08d}.safetensors"
+    assert files(tmp_path)[0][name] == files(whole)[0][name]
+    assert {path.name for path in tmp_path.iterdir()} >= {"recipe.json", "spec.json"}
+
+
+def test_half_a_line_of_the_log_is_dropped(whole, tmp_path):
+    folder = tmp_path / "run"
+    last(train(TINY, IMAGES, folder, device="cpu", stop=lambda: True))
+    log = folder / "metrics.jsonl"
+    kept = log.read_bytes()
+    log.write_bytes(kept + b'{"step": 1, "lo\n\xff\n[]\n{"step": 2')
+    last(train(TINY, IMAGES, folder, device="cpu", resume=True))
+    assert log.read_bytes().startswith(kept)
+    assert [line["step"] for line in files(folder)[1]] == [1, 2, 4, 6, 8, 9]
+
+
+def test_a_start_in_a_place_that_is_no_folder_says_so(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OSError, match=f"{out}: expected a folder to write in, got"):
+            last(train(TINY, IMAGES, out, device="cpu"))
 
 
 # The loss

@@ -6,10 +6,13 @@ from typing import Any
 import click
 
 from runtimes.charts import CHARTS
+from runtimes.choices import quoted
 from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
 from runtimes.stochastic import DIFFUSIONS
+from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 
 @click.command()
@@ -112,7 +115,7 @@ def sample(
             show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
-        f"{out}: {count} samples, {todo.tableau.calls} network calls each, "
+        f"{one_line(out)}: {count} samples, {todo.tableau.calls} network calls each, "
         f"{seconds:.2f} s on {opened.provider}"
     )
 
@@ -120,7 +123,7 @@ def sample(
 def labels(text: str) -> list[int | str]:
     """'0,1,cat' -> [0, 1, 'cat']."""
     words = [word.strip() for word in text.split(",")]
-    return [int(word) if word.isascii() and word.lstrip("-").isdigit() else word for word in words]
+    return [int(word) if WHOLE.fullmatch(word) else word for word in words]
 
 
 def _shown(bar: Bar, state: Any) -> Any:
@@ -129,14 +132,15 @@ def _shown(bar: Bar, state: Any) -> Any:
 
 
 def _contexts(path: str) -> Any:
-    import numpy as np
+    from pathlib import Path
+
+    from toolkit.data.arrays import arrays_in
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"context: expected a .npy file, got {path} ({error}); write it with np.save"
-        ) from None
+        (array,) = arrays_in(Path(path)).values()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"context: expected a .npy file of one array, got {error}") from None
+    return array
 
 
 def _times(grid: str | None) -> str | list[float] | None:
@@ -144,13 +148,11 @@ def _times(grid: str | None) -> str | list[float] | None:
 
 
 def _numbers(what: str, text: str, count: int | None) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+    words = [word.strip(" ") for word in text.split(",")]
+    plain = all(REAL.fullmatch(word) for word in words)
+    if not plain or (count is not None and len(words) != count):
         wanted = "numbers" if count is None else f"{count} numbers"
         raise ValueError(
-            f"{what}: expected {wanted} with commas between, got {text!r}; like 0,0.5,1"
+            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like 0,0.5,1"
         )
-    return numbers
+    return [float(word) for word in words]
