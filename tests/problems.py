@@ -33,11 +33,35 @@ class Exact:
         if kind == "score":
             return self.score(x, alpha, sigma)
         data, noise = self.posterior(x, alpha, sigma)
+        if kind == "edm":
+            skip, out, _ = edm_factors(sigma / alpha)
+            return (data - skip * x / alpha) / out
         return {"data": data, "noise": noise, "v": alpha * noise - sigma * data}[kind]
 
     def network(self, kind, schedule):
         """(x, t) -> output, as `flow` wants it."""
-        return lambda x, t: self.output(kind, x, schedule(t))
+
+        def answer(shown, t):
+            scales = schedule(t)
+            x = shown * input_factor(kind, scales)
+            return self.output(kind, x, scales)
+
+        return answer
+
+
+def edm_factors(level):
+    """c_skip, c_out and c_in for data with noise of that level added, deviation of the data 0.5.
+
+    Karras et al. 2022, table 1.
+    """
+    total = level**2 + 0.25
+    return 0.25 / total, level * 0.5 / np.sqrt(total), 1 / np.sqrt(total)
+
+
+def input_factor(kind, scales):
+    """x / what a network of that kind is shown: the edm network sees c_in x / alpha."""
+    alpha, sigma = float(scales.alpha), float(scales.sigma)
+    return alpha / edm_factors(sigma / alpha)[2] if kind == "edm" else 1.0
 
 
 @dataclass

@@ -96,7 +96,7 @@ def test_exact_field_has_the_least_loss(prediction):
     data = rng.multivariate_normal(TILTED.mean, TILTED.cov, 4000)
     noise = rng.standard_normal((4000, 3))
     row = objectives.row(times, "linear", prediction, 2)
-    x = objectives.point(row, data, noise)
+    x = objectives.point(row, data, noise) / row.input
     wanted = objectives.target(row, data, noise)
     exact = np.concatenate(
         [
