@@ -136,10 +136,10 @@ def _table(betas: tuple[float, ...]) -> Table:
     )
     for _ in range(60):  # second derivatives without jumps; each round halves the error
         slopes[1:-1] = 0.25 * (3.0 * sums - slopes[:-2] - slopes[2:])
-    # not rising, nor steeper than three times a neighbouring step: then the cubics fall everywhere
+    # neither flat nor steeper than three times a neighbouring step: then the cubics fall everywhere
     # (Fritsch & Carlson 1980); smooth tables are not touched by it
     steepest = 3.0 * np.maximum(np.array([steps[0], *steps]), np.array([*steps, steps[-1]]))
-    return Table(np.array([0.0, *np.cumsum(steps)]), np.clip(slopes, steepest, 0.0))
+    return Table(np.array([0.0, *np.cumsum(steps)]), np.clip(slopes, steepest, 0.01 * steepest))
 
 
 @lru_cache(maxsize=16)

@@ -32,6 +32,8 @@ class Exact:
             return self.velocity(x, scales)
         if kind == "score":
             return self.score(x, alpha, sigma)
+        if kind == "edm":  # at the ends the limit, to 1e-8: there the table divides by 0
+            alpha, sigma = max(alpha, 1e-8), max(sigma, 1e-8)
         data, noise = self.posterior(x, alpha, sigma)
         if kind == "edm":
             skip, out, _ = edm_factors(sigma / alpha)
@@ -60,7 +62,7 @@ def edm_factors(level):
 
 def input_factor(kind, scales):
     """x / what a network of that kind is shown: the edm network sees c_in x / alpha."""
-    alpha, sigma = float(scales.alpha), float(scales.sigma)
+    alpha, sigma = max(float(scales.alpha), 1e-8), float(scales.sigma)
     return alpha / edm_factors(sigma / alpha)[2] if kind == "edm" else 1.0
 
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtimes.flow import flow
 from runtimes.grids import END, START, trim
 from runtimes.predictions import PREDICTIONS, ends, input_scale, is_singular
 from runtimes.schedules import SCHEDULES
@@ -129,6 +130,29 @@ def test_the_others_show_x_itself(schedule):
     t = np.linspace(0, 1, 5)
     for kind in PREDICTIONS.keys() - {"edm"}:
         np.testing.assert_array_equal(input_scale(kind, SCHEDULES[schedule](t)), np.ones(5))
+
+
+@schedules
+@pytest.mark.parametrize("solver", ["euler", "ancestral"])
+def test_the_network_is_shown_what_its_prediction_wants(solver, schedule):
+    """In solvers that follow the field and in those that follow the two ends: same states, any kind."""
+    grid = np.linspace(0.2, 0.8, 5)
+    states = [
+        list(
+            flow(
+                solver,
+                MIXTURE.network(kind, SCHEDULES[schedule]),
+                starts(4),
+                grid,
+                schedule=schedule,
+                prediction=kind,
+                draw=lambda k: starts(4, seed=k),
+            )
+        )
+        for kind in PREDICTIONS
+    ]
+    for other in states[1:]:
+        np.testing.assert_allclose(other, states[0], rtol=1e-10, atol=1e-10)
 
 
 # (at the noise, at the data): where the prediction leaves an end open
