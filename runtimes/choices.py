@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
-CALL = re.compile(r"(\w+)\(([^()]*)\)")
+CALL = re.compile(r"(\w+)\((.*)\)")
 NUMBERS = (1e-9, 1e9)
 
 
@@ -29,8 +29,8 @@ def named_function(
     The numbers are within `NUMBERS` and stand for the parameters that have defaults, or for *numbers.
     """
     call = CALL.fullmatch(got) if isinstance(got, str) else None
-    if call is None:
-        return functions[choose(what, got, functions)]
+    if call is None:  # cut: a table of numbers that lost its bracket is still one line
+        return functions[choose(what, got[:60] if isinstance(got, str) else got, functions)]
     name, text = choose(what, call[1], functions), call[2]
     function = functions[name]
     slots = [

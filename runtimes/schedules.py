@@ -100,9 +100,10 @@ def discrete(t: Times, *betas: float) -> Scales:
 
     The path of a checkpoint trained on a table, of DDPM's own where none is given: 1000 betas, evenly
     from 1e-4 to 0.02 (Ho et al. 2020, section 4). Such a network counts from 0: its index is n - 1.
+    As a text: f"discrete({','.join(map(str, betas))})".
     Between whole n, log alpha^2 is a cubic spline, so that rates and their slopes are continuous too.
     """
-    return _interpolated(t, _table(betas or _betas(1e-4, 0.02, 1000.0, 1.0)))
+    return _interpolated(t, _table(betas) if betas else _even_table(1e-4, 0.02, 1000.0, 1.0))
 
 
 def stable_diffusion(
@@ -112,7 +113,7 @@ def stable_diffusion(
 
     Rombach et al. 2022: the defaults are those of Stable Diffusion 1 and 2; alpha(0) is 0.068.
     """
-    return _interpolated(t, _table(_betas(first, last, count, 0.5)))
+    return _interpolated(t, _even_table(first, last, count, 0.5))
 
 
 class Table(NamedTuple):
@@ -143,13 +144,14 @@ def _table(betas: tuple[float, ...]) -> Table:
 
 
 @lru_cache(maxsize=16)
-def _betas(first: float, last: float, count: float, power: float) -> tuple[float, ...]:
-    """`count` betas from first to last whose `power`-th powers are evenly spaced."""
+def _even_table(first: float, last: float, count: float, power: float) -> Table:
+    """That of `count` betas from first to last whose `power`-th powers are evenly spaced."""
     if not 2 <= count <= MOST_BETAS:
         raise ValueError(
             f"count: expected 2 to {MOST_BETAS} betas, got {count:g}; 1000 is the usual number"
         )
-    return tuple((np.linspace(first**power, last**power, int(count)) ** (1.0 / power)).tolist())
+    even = np.linspace(first**power, last**power, int(count))
+    return _table(tuple((even ** (1.0 / power)).tolist()))
 
 
 def _interpolated(t: Times, table: Table) -> Scales:
@@ -212,10 +214,9 @@ def named(text: str) -> Schedule:
     if text not in SCHEDULES:
         with np.errstate(all="ignore"):
             alpha, sigma, *_ = rule(np.linspace(0.0, 1.0, 257))
-            rises = (np.diff(alpha) >= 0.0).all() and (
-                np.diff(alpha / (alpha + sigma)) > 0.0
-            ).all()
-        if not (rises and (np.diff(sigma) <= 0.0).all() and (alpha[-1], sigma[-1]) == (1.0, 0.0)):  # type: ignore[index]
+            steps = np.diff(alpha), -np.diff(sigma), np.diff(alpha / (alpha + sigma))
+        sound = min(steps[0].min(), steps[1].min()) >= 0.0 and steps[2].min() > 0.0
+        if not (sound and float(rule(1.0).sigma) == 0.0):
             raise ValueError(
                 f"schedule: expected numbers with which alpha rises to 1 and sigma falls to 0, "
                 f"got {text[:60]!r}; {text.split('(')[0]!r} alone is the usual choice"

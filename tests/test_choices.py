@@ -62,7 +62,9 @@ def test_a_function_by_name_and_numbers(text, value):
         ("power(1;2)", "with numbers from"),
         ("sum()", "rule: expected sum\\(more\\) with numbers"),
         ("sum(" + "x" * 500 + ")", "rule: expected sum"),
-        ("power(2)(3)", "rule: expected one of plain, power, sum"),
+        ("power(2)(3)", "with numbers from"),
+        ("sum(np.float64(2.0),np.float64(3.0))", "rule: expected sum"),
+        ("sum(" + "1," * 500, "rule: expected one of plain, power, sum"),
         ({}, "rule: expected one of"),
     ],
 )
