@@ -19,7 +19,7 @@ from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condi
 from .guidance import check as check_guidance
 from .guidance import guided
 from .noise import noise, seed_rows
-from .schedules import SCHEDULES
+from .schedules import named
 from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
@@ -85,7 +85,7 @@ class Plan:
     def states(self, start: int, stop: int) -> Iterator[State]:
         """The states of samples start..stop-1, the initial noise first."""
         spec, seeds = self.model.spec, self.seeds[start:stop]
-        first = SCHEDULES[spec.schedule](self.times[0])
+        first = named(spec.schedule)(self.times[0])
         x = noise(seeds, spec.shape, 0) * float(first.sigma)
         steps = len(self.times) - 1
         yield State(x, 0, steps, self.times[0])
@@ -186,7 +186,7 @@ def plan(
     )
     if not (is_number and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
-    schedule = SCHEDULES[spec.schedule]
+    schedule = named(spec.schedule)
     times = grids.make(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from . import grids, schedules
 from .choices import choose, quoted
-from .grids import GRIDS, check_steps
 from .guidance import check as check_guidance
 from .predictions import PREDICTIONS
-from .schedules import SCHEDULES
 from .solvers import SOLVERS
 
 VERSION = 1
@@ -70,8 +69,8 @@ class Sampler:
 
     def __post_init__(self) -> None:
         choose("solver", self.solver, SOLVERS)
-        choose("grid", self.grid, GRIDS)
-        check_steps(self.steps)
+        grids.named(self.grid)
+        grids.check_steps(self.steps)
         check_guidance(self.guidance, (0.0, 1.0))
 
 
@@ -94,7 +93,7 @@ class Spec:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        choose("schedule", self.schedule, SCHEDULES)
+        schedules.named(self.schedule)
         choose("prediction", self.prediction, PREDICTIONS)
         object.__setattr__(self, "shape", tuple(self.shape))  # a list is as good
         low, high = self.value_range or (0.0, 1.0)

@@ -194,6 +194,19 @@ MISTAKES = {
         ("train", "digits", "--out", "{out}", "--schedule", "linaer"),
         "did you mean 'linear'",
     ),
+    "train numbers": (
+        ("train", "digits", "--out", "{out}", "--schedule", "polynomial(0)"),
+        "polynomial(n=2) with numbers",
+    ),
+    "train prediction": (
+        ("train", "digits", "--out", "{out}", "--prediction", "edn"),
+        "did you mean 'edm'",
+    ),
+    "grid": (("sample", "{model}", *GOOD, "--grid", "karas(5)", "-o", "{out}"), "'karras'"),
+    "grid numbers": (
+        ("sample", "{model}", *GOOD, "--grid", "beta(1,2,3)", "-o", "{out}"),
+        "beta(a=0.6, b=0.6) with numbers",
+    ),
     "train steps": (("train", "digits", "--out", "{out}", "--steps", "0"), "steps: expected"),
     "train resume": (("train", "digits", "--out", "{out}", "--resume"), "expected"),
 }

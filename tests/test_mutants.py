@@ -25,6 +25,10 @@ DIFFUSION = ("test_stochastic.py", "by_hand or that_is_none")
 CHART = ("test_charts.py", "derivatives or clock")
 ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
+NAMED = ("test_schedules.py", "usual_numbers")
+EDM = ("test_predictions.py", "published or unit_variance")
+SHOWN = ("test_predictions.py", "shown")
+GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
@@ -116,6 +120,23 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("schedules.py", "0.5 * 0.1 * u", "0.1 * u", RATES),
     ("schedules.py", "-0.5 * np.pi * alpha", "0.5 * np.pi * alpha", RATES),
+    ("schedules.py", "n * t ** (n - 1.0)", "n * t**n", RATES),
+    ("schedules.py", "m = t + shift * (1.0 - t)", "m = shift * t + (1.0 - t)", RATES),
+    ("schedules.py", "-0.014 * k *", "-0.014 *", RATES),
+    ("schedules.py", "m1 * f * (3.0 * f - 2.0)", "m1 * f * (3.0 * f - 1.0)", RATES),
+    ("schedules.py", "0.25 * (3.0 * sums", "0.25 * (2.0 * sums", RATES),
+    ("choices.py", "function(*args, *numbers)", "function(*args)", NAMED),
+    ("predictions.py", "-SIGMA_DATA * scales.alpha / q", "SIGMA_DATA * scales.alpha / q", EDM),
+    ("predictions.py", "return 1.0 / _spread(scales)", "return _spread(scales)", EDM),
+    ("flow.py", "network(x * at.input, t)", "network(x, t)", SHOWN),
+    ("flow.py", "y * (point.m * at.input)", "y * point.m", SHOWN),
+    ("grids.py", "low + (0.5 * np.pi - low)", "(0.5 * np.pi - low)", GRID),
+    ("grids.py", "np.float64(0.002) ** (1.0 / rho)", "np.float64(0.002) ** (1.0 / 7.0)", GRID),
+    ("grids.py", "np.exp(-np.log(top)", "np.exp(-np.log(80.0)", GRID),
+    ("grids.py", "(n + 1.0 - b)", "(n + b)", GRID),
+    ("grids.py", "(indices + 1.0) / count", "indices / count", GRID),
+    ("grids.py", "np.rint(count *", "np.floor(count *", GRID),
+    ("grids.py", "START, float(time_of_ratio(schedule, START))", "START", GRID),
 ]
 
 

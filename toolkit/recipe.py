@@ -16,7 +16,7 @@ import numpy as np
 
 from runtimes.choices import choose
 from runtimes.predictions import PREDICTIONS
-from runtimes.schedules import SCHEDULES
+from runtimes.schedules import named
 from runtimes.spec import Sampler, Spec
 from toolkit.data import Data
 from toolkit.networks import NETWORKS, condition_of
@@ -71,6 +71,7 @@ class Recipe:
                 raise ValueError(f"{name}: expected {words}, got {value!r}; correct the recipe")
         for name, choices in NAMES.items():
             choose(name, getattr(self, name), choices)
+        named(self.schedule)
 
 
 def to_json(recipe: Recipe) -> str:
@@ -187,7 +188,6 @@ RANGES: dict[str, tuple[float, float, str]] = {
 }
 NAMES: dict[str, Any] = {
     "network": NETWORKS,
-    "schedule": SCHEDULES,
     "prediction": PREDICTIONS,
     "pairing": PAIRINGS,
     "times": TIME_DRAWS,

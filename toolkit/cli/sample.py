@@ -25,7 +25,8 @@ from toolkit.cli.words import one_line
     "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
 )
 @click.option(
-    "--grid", help=f"One of {', '.join(GRIDS)}, or your own times '0,0.2,1'.  [the model's own]"
+    "--grid",
+    help=f"One of {', '.join(GRIDS)} (or like karras(5)), or your own times '0,0.2,1'.  [the model's own]",
 )
 @click.option(
     "-g", "--guidance", type=float, help="Weight of the condition; 1 is off.  [the model's own]"
@@ -144,7 +145,9 @@ def _contexts(path: str) -> Any:
 
 
 def _times(grid: str | None) -> str | list[float] | None:
-    return _numbers("grid", grid, None) if grid is not None and "," in grid else grid
+    if grid is None or "," not in grid or "(" in grid:  # beta(0.6,0.6) is a name
+        return grid
+    return _numbers("grid", grid, None)
 
 
 def _numbers(what: str, text: str, count: int | None) -> list[float]:
