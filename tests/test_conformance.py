@@ -29,7 +29,7 @@ def test_every_solver_and_density_is_measured_and_none_is_off(folder):
     assert {row.what for row in found.values() if row.off} == set()
     for name, solver in SOLVERS.items():
         # a number above the floor was found for each: no order passes by not being measured
-        assert solver.order - 0.3 <= found[name].order, name
+        assert found[name].order >= 0.8 * solver.order, name
         assert found[name].gap < 5e-6
 
 
@@ -55,9 +55,9 @@ def test_a_wrong_density_is_off(folder, monkeypatch):
 
 def test_order_of_errors():
     third = {n: 2.0 * n**-3.0 for n in (4, 6, 9)}
-    assert conformance.order_of(third) == (pytest.approx(3.0), 9)
-    assert conformance.order_of({4: 1e-1, 6: 1e-2, 9: 1e-9})[1] == 6
-    order, steps = conformance.order_of({4: 1e-1, 6: 1e-9})
+    assert conformance.order_of(third, 1e-6) == (pytest.approx(3.0), 9)
+    assert conformance.order_of({4: 1e-1, 6: 1e-2, 9: 1e-9}, 1e-6)[1] == 6
+    order, steps = conformance.order_of({4: 1e-1, 6: 1e-9}, 1e-6)
     assert math.isnan(order)
     assert steps == 6
 
@@ -68,7 +68,7 @@ def test_order_of_errors():
         ({}, False),
         ({"gap": 1e-4}, True),
         ({"gap": math.nan}, True),
-        ({"order": 1.6}, True),
+        ({"order": 1.5}, True),
         ({"order": 2.9}, False),
         ({"order": math.nan}, False),
     ],

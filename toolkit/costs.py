@@ -72,17 +72,17 @@ def measure(
     for done, (name, steps) in enumerate(runs):
         if progress is not None:
             progress(done, len(runs), name)
-        x = runtimes.sample(model, n, **{**request, "solver": name, "steps": steps})
+        words = {**request, "solver": name, "steps": steps}
+        x, made = runtimes.sample(model, n, **words), runtimes.plan(model, n, **words).calls
         apart = np.sqrt(((x - fine).reshape(n, -1).astype(np.float64) ** 2).mean(1))
-        cost = SOLVERS[name].calls * steps + SOLVERS[name].extra
-        rows.append(Cost(name, steps, cost, float(np.median(apart)), energy_distance(x, real)))
+        rows.append(Cost(name, steps, made, float(np.median(apart)), energy_distance(x, real)))
     if progress is not None:
         progress(len(runs), len(runs), "")
     return Costs(tuple(rows), energy_distance(fine, real), against)
 
 
 def steps_of(solver: str, calls: Sequence[int]) -> list[int]:
-    """The numbers of steps that make exactly one of these numbers of calls."""
+    """The numbers of steps that make one of these numbers of calls, or less where an end saves one."""
     one, extra = SOLVERS[solver].calls, SOLVERS[solver].extra
     return [(c - extra) // one for c in calls if c > extra and (c - extra) % one == 0]
 

@@ -62,7 +62,7 @@ def conformance(
     click.echo(suite.table(found))
     click.echo(
         f"{files} files{f' in {out}' if out else ''}, {len(found)} measurements, {off} off: a gap above "
-        f"{suite.GAP:g}, or an order more than {suite.SLACK} below the declared one"
+        f"{suite.GAP:g}, or an order below {suite.SHARE} of the declared one"
     )
     if off:
         raise SystemExit(1)
