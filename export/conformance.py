@@ -118,11 +118,16 @@ def rows(
 
 
 def measure(
-    folder: Path, *, schedules: Sequence[str] = (), predictions: Sequence[str] = (), jobs: int = 1
+    folder: Path,
+    *,
+    solvers: Sequence[str] = (),
+    schedules: Sequence[str] = (),
+    predictions: Sequence[str] = (),
+    jobs: int = 1,
 ) -> Iterator[list[Row]]:
     """`rows` of every provider, schedule and prediction (all of them if left out), `jobs` at a time."""
     tasks = list(product(providers(), schedules or SCHEDULES, predictions or PREDICTIONS))
-    each = partial(_task, folder)
+    each = partial(_task, folder, tuple(solvers))
     if jobs == 1:
         yield from map(each, tasks)
         return
@@ -131,8 +136,8 @@ def measure(
         yield from pool.map(each, tasks)
 
 
-def _task(folder: Path, task: tuple[str, str, str]) -> list[Row]:
-    return list(rows(folder, *task))
+def _task(folder: Path, solvers: Sequence[str], task: tuple[str, str, str]) -> list[Row]:
+    return list(rows(folder, *task, solvers))
 
 
 def errors(bent: Model, flat: Model, solver: str) -> dict[int, float]:

@@ -87,10 +87,12 @@ def run(*words):
 
 
 def test_command_prints_the_table_and_keeps_the_files(tmp_path, capfd):
-    words = ["--schedule", "linear", "--prediction", "v", "--out", str(tmp_path / "d"), "--jobs"]
-    assert run(*words, "1") == 0
+    solvers = ("heun", "ancestral")
+    words = [word for name in solvers for word in ("--solver", name)]
+    words += ["--schedule", "linear", "--prediction", "v", "--out", str(tmp_path / "d")]
+    assert run(*words, "--jobs", "1") == 0
     out = capfd.readouterr().out
-    for name in SOLVERS:
+    for name in solvers:
         assert f"cpu  {name} " in out
     assert ", 0 off: " in out
     assert len(list((tmp_path / "d").iterdir())) == 2 * len(densities.DENSITIES)
@@ -98,12 +100,13 @@ def test_command_prints_the_table_and_keeps_the_files(tmp_path, capfd):
 
 def test_command_exits_1_when_something_is_off(capfd, monkeypatch):
     monkeypatch.setattr(conformance, "GAP", 1e-12)
-    assert run("--schedule", "linear", "--prediction", "v", "--jobs", "1") == 1
+    one = ("--solver", "euler", "--schedule", "linear", "--prediction", "v", "--jobs", "1")
+    assert run(*one) == 1
     assert "OFF: v" in capfd.readouterr().out
 
 
 def test_processes_give_the_same_rows(folder):
-    tasks = {"schedules": ("cosine",), "predictions": ("data", "data")}
+    tasks = {"solvers": ("rk4",), "schedules": ("cosine",), "predictions": ("data", "data")}
     one, two = conformance.measure(folder, jobs=2, **tasks)
     assert [row.what for row in one] == [row.what for row in two]
     np.testing.assert_array_equal([row.error for row in one], [row.error for row in two])

@@ -20,13 +20,13 @@ def mixture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(mixture):
-    return costs.measure(mixture, 48, None, calls=(8, 16, 32), request={"seed": 5})
+    return costs.measure(mixture, 48, None, calls=(12, 24, 48), request={"seed": 5})
 
 
 def test_every_deterministic_solver_at_the_calls_it_can_make(mixture, measured, monkeypatch):
     assert {row.solver for row in measured.rows} == set(DETERMINISTIC)
     for row in measured.rows:
-        assert SOLVERS[row.solver].calls * row.steps + SOLVERS[row.solver].extra in (8, 16, 32)
+        assert SOLVERS[row.solver].calls * row.steps + SOLVERS[row.solver].extra in (12, 24, 48)
         assert row.calls == runtimes.plan(mixture, 1, solver=row.solver, steps=row.steps).calls
     monkeypatch.setitem(SOLVERS, "heun", replace(SOLVERS["heun"], extra=1))
     assert costs.steps_of("heun", (1, 4, 7, 9)) == [3, 4]

@@ -9,13 +9,18 @@ from toolkit.cli.progress import Bar
 @click.option(
     "-o", "--out", metavar="DIR", help="Keep the .onnx files there, for clients of your own."
 )
+@click.option("--solver", "solvers", multiple=True, help="Only this one; may be repeated.  [all]")
 @click.option(
     "--schedule", "schedules", multiple=True, help="Only this one; may be repeated.  [all]"
 )
 @click.option("--prediction", "predictions", multiple=True, help="Likewise.  [all]")
 @click.option("--jobs", type=int, help="Processes at once.  [as many as cores, at most 4]")
 def conformance(
-    out: str | None, schedules: tuple[str, ...], predictions: tuple[str, ...], jobs: int | None
+    out: str | None,
+    solvers: tuple[str, ...],
+    schedules: tuple[str, ...],
+    predictions: tuple[str, ...],
+    jobs: int | None,
 ) -> None:
     """Hold the installed ONNX Runtime, on each of its providers, against exact answers.
 
@@ -35,8 +40,10 @@ def conformance(
     from runtimes.choices import choose
     from runtimes.predictions import PREDICTIONS
     from runtimes.schedules import SCHEDULES
+    from runtimes.solvers import SOLVERS
 
     for what, given, known in (
+        ("solver", solvers, SOLVERS),
         ("schedule", schedules, SCHEDULES),
         ("prediction", predictions, PREDICTIONS),
     ):
@@ -51,6 +58,7 @@ def conformance(
         bar, found = Bar("measuring"), []
         measured = suite.measure(
             folder,
+            solvers=solvers,
             schedules=schedules,
             predictions=predictions,
             jobs=min(cores, total) if jobs is None else max(jobs, 1),
