@@ -43,7 +43,18 @@ def test_distances_below_zero_are_shown_on_a_linear_axis():
     _, right = drawings.cost_figure(costs((0.4, -0.01))).axes
     assert right.get_yscale() == "linear"
     assert right.get_ylim()[0] < -0.01
-    assert "may take it below 0" in right.get_ylabel()
+    assert any("may take it below 0" in text.get_text() for text in right.texts)
+
+
+def test_the_best_solvers_are_in_colour_and_the_rest_grey():
+    rows = [Cost("euler", 50, 50, 1.0, 0.5)]
+    rows += [Cost(f"solver{k}", 10, 20, 0.1 + k, 0.5) for k in range(9)]
+    found = Costs(tuple(rows), 0.5, "held-out data")
+    assert drawings.ranked(found)[:2] == ["solver0", "euler"]
+    page = drawings.cost_figure(found)
+    names = {text.get_text() for text in page.legends[0].get_texts()}
+    assert names == {"euler", *(f"solver{k}" for k in range(6))}
+    assert page.legends[0].get_title().get_text() == "grey: 3 others"
 
 
 @pytest.mark.parametrize(("schedule", "prediction"), [("linear", "velocity"), ("cosine", "v")])

@@ -22,28 +22,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008 again, then the same with dashes: as many lines as there are solvers
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
-STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))
+# Okabe and Ito 2008 again; more lines in colour than these cannot be told apart
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PATHS, CLOUD = 40, 2500  # particles whose paths are drawn, and that make up a density
 
 
 def cost_figure(costs: Costs, title: str = "") -> "Figure":
-    """End error and energy distance against network calls, a line for each solver, both logarithmic in x."""
+    """End error and energy distance against network calls, a line for each solver: the best in colour."""
     best, usual = recommend(costs)
     page = figure(11.0, 4.8, columns=2)
     left, right = page.axes
-    names = list(dict.fromkeys(row.solver for row in costs.rows))
-    for k, name in enumerate(names):
+    names = ranked(costs)
+    coloured = [name for name in dict.fromkeys([best.solver, *names]) if name != usual.solver]
+    shown = dict(zip(coloured, COLOURS, strict=False))
+    for name in reversed(names):  # the best on top
         rows = sorted((row for row in costs.rows if row.solver == name), key=lambda row: row.calls)
-        words = {
-            "color": INK if name == "euler" else COLOURS[k % len(COLOURS)],
-            "linestyle": STYLES[k // len(COLOURS) % len(STYLES)],
-            "linewidth": 2.2 if name in (best.solver, "euler") else 1.2,
-            "marker": "o",
-            "markersize": 3.2,
-            "label": name,
-        }
+        words = {"color": GREY, "linewidth": 0.8, "alpha": 0.6, "label": f"_{name}"}
+        if name in shown or name == usual.solver:
+            wide = 2.2 if name in (best.solver, usual.solver) else 1.3
+            words = {
+                "color": shown.get(name, INK),
+                "linewidth": wide,
+                "marker": "o",
+                "label": name,
+            }
+        words["markersize"] = 3.2
         calls = [row.calls for row in rows]
         left.plot(calls, [row.error for row in rows], **words)
         right.plot(calls, [row.distance for row in rows], **words)
@@ -59,11 +62,29 @@ def cost_figure(costs: Costs, title: str = "") -> "Figure":
         _calls_axis(axes, costs)
         axes.set_ylabel(what, color=INK)
     if right.get_yscale() == "linear":
-        right.set_ylabel(f"{right.get_ylabel()}, unbiased: chance may take it below 0")
-    handles, labels = left.get_legend_handles_labels()
-    page.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+        words = {"xycoords": "axes fraction", "ha": "right", "fontsize": 8, "color": "#777777"}
+        right.annotate("unbiased: chance may take it below 0", (0.99, 0.02), **words)
+    handles, labels = (part[::-1] for part in left.get_legend_handles_labels())
+    rest = len(names) - len(labels)
+    title_of = f"grey: {rest} others" if rest else None
+    page.legend(
+        handles, labels, loc="outside right center", frameon=False, fontsize=9,
+        title=title_of, title_fontsize=9,
+    )  # fmt: skip
     page.suptitle(title or _sentence(best, usual), color=INK, fontsize=12)
     return page
+
+
+def ranked(costs: Costs) -> list[str]:
+    """The solvers, the one first whose error is least over all numbers of calls (in the mean of the log)."""
+    budgets = sorted({row.calls for row in costs.rows})
+
+    def score(name: str) -> float:
+        rows = [row for row in costs.rows if row.solver == name]
+        least = [min((row.error for row in rows if row.calls <= b), default=1.0) for b in budgets]
+        return float(np.mean(np.log(np.maximum(least, 1e-12))))
+
+    return sorted({row.solver for row in costs.rows}, key=score)
 
 
 def _sentence(best: Cost, usual: Cost) -> str:
