@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes import predictions, session
+from runtimes import session
 from runtimes.flow import flow
 from runtimes.noise import noise, seed_rows
-from runtimes.predictions import PREDICTIONS
+from runtimes.predictions import PREDICTIONS, input_scale
 from runtimes.sample import collect, plan
 from runtimes.schedules import SCHEDULES, time_of_ratio
 from runtimes.session import Model
@@ -261,8 +261,7 @@ def exact(density: Density, spec: Spec, condition: NDArray[Any] | None) -> Any:
 
     def network(x: Floats, t: float) -> Floats:
         scales = SCHEDULES[spec.schedule](t)
-        scaled = getattr(predictions, "INPUTS", {}).get(spec.prediction)
-        x = x / float(scaled(scales)) if scaled else x
+        x = x / float(input_scale(spec.prediction, scales))
         laws = density.laws(x, float(scales.alpha), float(scales.sigma), condition)
         c, d = (float(value) for value in PREDICTIONS[spec.prediction](scales))
         return c * laws["data"] + d * laws["noise"]

@@ -90,11 +90,9 @@ def table(schedule: str, prediction: str) -> NDArray[np.float32]:
     """alpha, sigma, c, d and the input scale at CELLS + 1 times; infinities become the next finite row."""
     u = np.linspace(0.0, 1.0, CELLS + 1)
     scales = SCHEDULES[schedule](np.sin(0.5 * np.pi * u) ** 2)
-    # the scale stands beside the rows where a prediction has one
-    inputs = getattr(predictions, "INPUTS", {}).get(prediction, lambda scales: 1.0)
     with np.errstate(all="ignore"):
         c, d = predictions.PREDICTIONS[prediction](scales)
-        columns = (scales.alpha, scales.sigma, c, d, inputs(scales))
+        columns = (scales.alpha, scales.sigma, c, d, predictions.input_scale(prediction, scales))
     rows = np.stack([np.broadcast_to(column, u.shape) for column in columns], axis=1)
     good = np.flatnonzero(np.isfinite(rows).all(1))
     nearest = good[np.clip(np.searchsorted(good, np.arange(len(u))), 0, len(good) - 1)]

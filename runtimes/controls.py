@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .noise import noise as noise_of
 from .noise import seed_rows
 from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
-from .schedules import SCHEDULES
+from .schedules import named
 from .session import Floats
 from .solvers import SOLVERS
 
@@ -59,7 +59,7 @@ def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Pl
     todo = plan(model, len(data), **request)
     back = todo.times[::-1]
     # a sample is the state at the last time, even where that is 0.999: so no noise on top, no alpha
-    alpha = np.float32(SCHEDULES[model.spec.schedule](back[0]).alpha)
+    alpha = np.float32(named(model.spec.schedule)(back[0]).alpha)
     return replace(
         todo, times=back, tableau=todo.trace(back), data=data / alpha, source=_without_noise
     )
@@ -67,7 +67,7 @@ def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Pl
 
 def as_noise(todo: Plan, states: Floats) -> Floats:
     """The last states sigma * noise of an inversion as noise."""
-    sigma = SCHEDULES[todo.model.spec.schedule](todo.times[-1]).sigma
+    sigma = named(todo.model.spec.schedule)(todo.times[-1]).sigma
     return states * np.float32(1.0 / float(sigma))
 
 

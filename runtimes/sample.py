@@ -29,10 +29,11 @@ from .conditions import (
 from .guidance import Weight, autoguided, check_between, guided, plus_plus
 from .guidance import check as check_guidance
 from .noise import noise, seed_rows
-from .schedules import SCHEDULES
+from .schedules import named
 from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
+from .stochastic import DIFFUSIONS
 from .tableau import Tableau, run
 from .trace import trace
 
@@ -70,6 +71,7 @@ class Request(TypedDict, total=False):
     guide: Sampleable | None
     chart: str
     eta: float
+    diffusion: str
     seed: int
 
 
@@ -126,7 +128,7 @@ class Plan:
 
     def first(self, start: int, stop: int, t: float) -> Floats:
         """The path's value alpha * data + sigma * noise at time t."""
-        scales = SCHEDULES[self.model.spec.schedule](t)
+        scales = named(self.model.spec.schedule)(t)
         x = self.source(self.seeds[start:stop], self.model.spec.shape, 0) * float(scales.sigma)
         return x if self.data is None else x + self.data[start:stop] * float(scales.alpha)
 
@@ -234,6 +236,7 @@ def plan(
     guide: Sampleable | None = None,
     chart: str = "straight",
     eta: float = 1.0,
+    diffusion: str = "sigma",
     seed: int = 0,
 ) -> Plan:
     """Every argument checked, everything computed that does not need the network.
@@ -244,7 +247,8 @@ def plan(
     own times. interval: the t in which guidance is on. rescale: 0 to 1, how much of the unguided
     prediction's spread guidance keeps. cfgpp: 0 to 1, CFG++ in place of guidance. guide: a worse model to
     be guided away from, in place of the null condition. eta >= 0: the strength of a noisy solver.
-    seed: 0..2^53-1. Raises ValueError naming the argument, what it may be and what it was.
+    diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
+    Raises ValueError naming the argument, what it may be and what it was.
     """
     spec, best = model.spec, model.spec.sampler
     whole("n", n, 1, MOST_SAMPLES)
@@ -259,7 +263,7 @@ def plan(
     )
     if not (is_number and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
-    schedule = SCHEDULES[spec.schedule]
+    schedule = named(spec.schedule)
     times = grids.make(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )
@@ -275,6 +279,7 @@ def plan(
         prediction=spec.prediction,
         chart=choose("chart", chart, CHARTS),
         eta=float(eta),
+        diffusion=choose("diffusion", diffusion, DIFFUSIONS),
         guided=(float(interval[0]), float(interval[1])) if on else None,
     )
     grid_times = tuple(times.tolist())

@@ -13,7 +13,7 @@ import runtimes
 from runtimes.conditions import conditions
 from runtimes.predictions import ends
 from runtimes.sample import Sampleable
-from runtimes.schedules import SCHEDULES
+from runtimes.schedules import named
 
 from .costs import Cost, Costs, recommend
 from .plots import BLUE, GREY, INK, ORANGE, figure, quiet
@@ -153,10 +153,10 @@ def portrait(model: Sampleable, request: dict[str, Any], n: int = CLOUD) -> Port
 
 def velocity(model: Sampleable, x: np.ndarray, t: float, request: dict[str, Any]) -> np.ndarray:
     """d_alpha data + d_sigma noise with the ends that the network's prediction implies, without guidance."""
-    spec, scales = model.spec, SCHEDULES[model.spec.schedule](t)
+    spec, scales = model.spec, named(model.spec.schedule)(t)
     condition = conditions(spec, len(x), request.get("label"), request.get("context"))
     at = ends(spec.prediction, scales)
-    scaled = x * np.float32(getattr(at, "input", 1.0))
+    scaled = x * np.float32(at.input)
     out = model.network(scaled.astype(np.float32), t, condition)
     on_x = float(scales.d_alpha) * at.data_x + float(scales.d_sigma) * at.noise_x
     on_out = float(scales.d_alpha) * at.data_p + float(scales.d_sigma) * at.noise_p

@@ -52,14 +52,15 @@ def finished(todo: Any, states: "np.ndarray") -> "np.ndarray":
 
 def array(what: str, path: str) -> Any:
     """The array in a .npy file; ValueError in words of the option `what`."""
-    import numpy as np
+    from pathlib import Path
+
+    from toolkit.data.arrays import arrays_in
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{what}: expected a .npy file, got {path} ({error}); write it with np.save"
-        ) from None
+        (found,) = arrays_in(Path(path)).values()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{what}: expected a .npy file of one array, got {error}") from None
+    return found
 
 
 def _rows(what: str, path: str, model: "Sampleable", count: int | None) -> Any:

@@ -6,9 +6,13 @@ from typing import Any
 import click
 
 from runtimes.charts import CHARTS
+from runtimes.choices import quoted
 from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
+from runtimes.stochastic import DIFFUSIONS
+from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 
 @click.command()
@@ -23,7 +27,8 @@ from toolkit.cli.progress import Bar
     "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
 )
 @click.option(
-    "--grid", help=f"One of {', '.join(GRIDS)}, or your own times '0,0.2,1'.  [the model's own]"
+    "--grid",
+    help=f"One of {', '.join(GRIDS)} (or like karras(5)), or your own times '0,0.2,1'.  [the model's own]",
 )
 @click.option(
     "-g", "--guidance", type=float, help="Weight of the condition; 1 is off.  [the model's own]"
@@ -46,6 +51,12 @@ from toolkit.cli.progress import Bar
     "--chart", default="straight", show_default=True, help=f"One of {', '.join(CHARTS)}."
 )
 @click.option("--eta", default=1.0, show_default=True, help="Strength of a noisy solver, 0 to 10.")
+@click.option(
+    "--diffusion",
+    default="sigma",
+    show_default=True,
+    help=f"g^2 of euler_maruyama and stochastic_heun: one of {', '.join(DIFFUSIONS)}.",
+)
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
@@ -76,6 +87,7 @@ def sample(
     interpolate: int | None,
     chart: str,
     eta: float,
+    diffusion: str,
     seed: int,
     batch: int,
     provider: str,
@@ -120,6 +132,7 @@ def sample(
             "guide": None if guide is None else runtimes.load(guide, provider=provider),
             "chart": chart,
             "eta": eta,
+            "diffusion": diffusion,
             "seed": seed,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
@@ -136,7 +149,7 @@ def sample(
             show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
-        f"{out}: {count} samples, {todo.calls} network calls each, "
+        f"{one_line(out)}: {count} samples, {todo.calls} network calls each, "
         f"{seconds:.2f} s on {opened.provider}"
     )
 
@@ -144,7 +157,7 @@ def sample(
 def labels(text: str) -> list[int | str]:
     """'0,1,cat' -> [0, 1, 'cat']."""
     words = [word.strip() for word in text.split(",")]
-    return [int(word) if word.isascii() and word.lstrip("-").isdigit() else word for word in words]
+    return [int(word) if WHOLE.fullmatch(word) else word for word in words]
 
 
 def _shown(bar: Bar, state: Any) -> Any:
@@ -153,17 +166,17 @@ def _shown(bar: Bar, state: Any) -> Any:
 
 
 def _times(grid: str | None) -> str | list[float] | None:
-    return _numbers("grid", grid, None) if grid is not None and "," in grid else grid
+    if grid is None or "," not in grid or "(" in grid:  # beta(0.6,0.6) is a name
+        return grid
+    return _numbers("grid", grid, None)
 
 
 def _numbers(what: str, text: str, count: int | None) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+    words = [word.strip(" ") for word in text.split(",")]
+    plain = all(REAL.fullmatch(word) for word in words)
+    if not plain or (count is not None and len(words) != count):
         wanted = "numbers" if count is None else f"{count} numbers"
         raise ValueError(
-            f"{what}: expected {wanted} with commas between, got {text!r}; like 0,0.5,1"
+            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like 0,0.5,1"
         )
-    return numbers
+    return [float(word) for word in words]
