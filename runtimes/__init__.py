@@ -5,6 +5,7 @@ images = runtimes.sample(model, 64, label=7, steps=20, seed=0)
 for state in runtimes.stream(model, 64, label=7, steps=20): ...
 """
 
+from .controls import decode, edit, inpaint, interpolate, invert
 from .modelfile import ModelError
 from .sample import plan, sample, stream
 from .session import Model, load
@@ -16,6 +17,11 @@ __all__ = [
     "ModelError",
     "Sampler",
     "Spec",
+    "decode",
+    "edit",
+    "inpaint",
+    "interpolate",
+    "invert",
     "load",
     "plan",
     "sample",

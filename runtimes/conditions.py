@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .choices import quoted
+from .guidance import check_between
 from .spec import Spec
 
 MOST_BYTES = 4 << 30  # of the samples of one call, or of their contexts
@@ -88,6 +89,41 @@ def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
     if spec.condition.kind == "label":
         return np.full(n, spec.condition.classes, np.int64)
     return np.zeros((n, *spec.condition.shape), np.float32)
+
+
+def guidance_weight(
+    spec: Spec, guidance: float | None, cfgpp: float | None, guide: Spec | None
+) -> float:
+    """The weight asked for by either name, or the model's own; 1 where it cannot be guided.
+
+    guide: of the worse model of autoguidance. Raises ValueError for a request that does not add up.
+    """
+    asked = guidance if cfgpp is None else cfgpp
+    if cfgpp is not None:
+        check_between("cfgpp", cfgpp, "0 is without the condition, 0.6 a good start")
+        if guidance is not None or guide is not None:
+            raise ValueError(
+                "cfgpp: expected neither guidance nor guide beside it, got one; drop it"
+            )
+    if guide is not None:
+        for word in ("shape", "schedule", "prediction", "condition"):
+            mine, theirs = getattr(spec, word), getattr(guide, word)
+            if mine != theirs:
+                raise ValueError(
+                    f"guide: expected a model of {word} {mine}, got {theirs}; "
+                    "take a worse model of the same data and path"
+                )
+        if asked is None:
+            raise ValueError("guidance: expected a weight beside guide, got none; 2 is a start")
+        return asked
+    if spec.condition.kind == "none":
+        if cfgpp is not None or asked not in (None, 1.0):
+            raise ValueError(
+                f"{'guidance' if cfgpp is None else 'cfgpp'}: expected 1 for a model without "
+                f"conditions, got {asked!r}; leave it out"
+            )
+        return 1.0
+    return spec.sampler.guidance if asked is None else asked
 
 
 def fits(what: str, n: int, shape: tuple[int, ...], most: int) -> None:

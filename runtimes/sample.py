@@ -7,6 +7,7 @@ only: not on n, on the batch size or on the other samples.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
@@ -15,9 +16,18 @@ from numpy.typing import NDArray
 from . import grids
 from .charts import CHARTS
 from .choices import choose
-from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condition, whole
+from .conditions import (
+    MOST_BYTES,
+    Context,
+    Label,
+    conditions,
+    fits,
+    guidance_weight,
+    null_condition,
+    whole,
+)
+from .guidance import Weight, autoguided, check_between, guided, plus_plus
 from .guidance import check as check_guidance
-from .guidance import guided
 from .noise import noise, seed_rows
 from .schedules import named
 from .session import Floats
@@ -29,6 +39,7 @@ from .trace import trace
 
 MOST_SAMPLES = 10_000_000
 MOST_BATCH_BYTES = 1 << 30  # of the states of one batch: noise and solver hold about ten of them
+Source = Callable[[NDArray[np.int64], tuple[int, ...], int], Floats]  # (seeds, shape, draw)
 BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
 
 
@@ -55,6 +66,9 @@ class Request(TypedDict, total=False):
     grid: str | Sequence[float] | None
     guidance: float | None
     interval: tuple[float, float]
+    rescale: float
+    cfgpp: float | None
+    guide: Sampleable | None
     chart: str
     eta: float
     diffusion: str
@@ -71,30 +85,78 @@ class State:
     t: float
 
 
+class Run(Protocol):
+    """What `collect` takes: a Plan, or steps of one's own around a Plan (`editing.Inpainting`)."""
+
+    @property
+    def model(self) -> Sampleable:
+        """Whose samples they are."""
+
+    @property
+    def seeds(self) -> NDArray[np.int64]:
+        """One per sample."""
+
+    def states(self, start: int, stop: int) -> Iterator[State]:
+        """The states of samples start..stop-1, the initial one first."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A checked request: what `sample` and `stream` do once every argument has been looked at."""
+    """A checked request: what `sample` and `stream` do once every argument has been looked at.
+
+    trace: the tableau of the same request over other times. guide: a worse model for autoguidance.
+    A run starts at alpha * data + sigma * noise of its first time; data (n, *shape): zeros if None.
+    source: the noise of these seeds.
+    """
 
     model: Sampleable
     tableau: Tableau
     times: tuple[float, ...]
     seeds: NDArray[np.int64]
     condition: NDArray[Any] | None
-    weight: float
+    weight: Weight
+    trace: Callable[[tuple[float, ...]], Tableau]
+    rescale: float = 0.0
+    guide: Sampleable | None = None
+    data: Floats | None = None
+    source: Source = noise
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations of each sample (one of 2B rows where guided)."""
+        return self.tableau.calls
+
+    def first(self, start: int, stop: int, t: float) -> Floats:
+        """The path's value alpha * data + sigma * noise at time t."""
+        scales = named(self.model.spec.schedule)(t)
+        x = self.source(self.seeds[start:stop], self.model.spec.shape, 0) * float(scales.sigma)
+        return x if self.data is None else x + self.data[start:stop] * float(scales.alpha)
 
     def states(self, start: int, stop: int) -> Iterator[State]:
         """The states of samples start..stop-1, the initial noise first."""
-        spec, seeds = self.model.spec, self.seeds[start:stop]
-        first = named(spec.schedule)(self.times[0])
-        x = noise(seeds, spec.shape, 0) * float(first.sigma)
-        steps = len(self.times) - 1
-        yield State(x, 0, steps, self.times[0])
+        first, steps = self.first(start, stop, self.times[0]), len(self.times) - 1
+        yield State(first, 0, steps, self.times[0])
+        for step, x in enumerate(self.follow(start, stop, self.tableau, first), 1):
+            yield State(x, step, steps, self.times[step])
+
+    def follow(
+        self, start: int, stop: int, tableau: Tableau, x: Floats, before: int = 0
+    ) -> Iterator[Floats]:
+        """The states after each step of a tableau, from x, `before` steps into the run."""
+        spec, seeds, steps = self.model.spec, self.seeds[start:stop], len(self.times) - 1
         states = run(
-            self.tableau, self._network(start, stop), x, lambda k: noise(seeds, spec.shape, k + 1)
+            tableau,
+            self._network(start, stop),
+            x,
+            lambda k: self.source(seeds, spec.shape, before + k + 1),
         )
-        for step in range(1, steps + 1):
+        step = before
+        while True:
             with np.errstate(over="ignore", invalid="ignore"):  # refused in our own words
-                row, x = next(states)
+                row, x = next(states, (None, x))
+            if row is None:
+                return
+            step += 1
             if not np.isfinite(x).all():
                 bad = [
                     start + int(i)
@@ -104,12 +166,15 @@ class Plan:
                     f"step {step} of {steps}, t = {row.time:.4g}: expected finite values, got NaN or "
                     f"infinity in {len(bad)} samples ({bad[:5]}...); try more steps or less guidance"
                 )
-            yield State(x, step, steps, self.times[step])
+            yield x
 
     def _network(self, start: int, stop: int) -> Any:
+        network, weight, rescale = self.model.network, self.weight, self.rescale
         condition = None if self.condition is None else self.condition[start:stop]
+        if self.guide is not None:
+            return autoguided(network, self.guide.network, condition, weight, rescale)
         null = null_condition(self.model.spec, stop - start)
-        return guided(self.model.network, condition, null, self.weight, np.concatenate)
+        return guided(network, condition, null, weight, np.concatenate, rescale)
 
 
 def sample(
@@ -126,10 +191,17 @@ def sample(
     batches. Raises ValueError for a bad argument and FloatingPointError for a state that is not
     finite; nothing partial is ever returned.
     """
-    todo = plan(model, n, **request)
+    return collect(plan(model, n, **request), batch=batch, progress=progress)
+
+
+def collect(
+    todo: Run, *, batch: int = BATCH, progress: Callable[[int, int], None] | None = None
+) -> Floats:
+    """The last states of a whole plan, batch by batch; see `sample`."""
+    n, shape = len(todo.seeds), todo.model.spec.shape
     starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
-    fits("batch", min(batch, n), model.spec.shape, MOST_BATCH_BYTES)
-    samples = np.empty((n, *model.spec.shape), np.float32)
+    fits("batch", min(batch, n), shape, MOST_BATCH_BYTES)
+    samples = np.empty((n, *shape), np.float32)
     for index, start in enumerate(starts):
         for state in todo.states(start, min(start + batch, n)):
             if progress is not None:
@@ -159,6 +231,9 @@ def plan(
     grid: str | Sequence[float] | None = None,
     guidance: float | None = None,
     interval: tuple[float, float] = (0.0, 1.0),
+    rescale: float = 0.0,
+    cfgpp: float | None = None,
+    guide: Sampleable | None = None,
     chart: str = "straight",
     eta: float = 1.0,
     diffusion: str = "sigma",
@@ -169,7 +244,9 @@ def plan(
     n: 1 to 10,000,000. label: a number or name, a list of them to cycle through, or "none" for the
     null label; needed by a labelled model. context: float32, one (D,) or (L, D) for all or one per
     sample. solver, steps, grid, guidance: the model's recommendation where None; grid may be your
-    own times. interval: the t in which guidance is on. eta >= 0: the strength of a noisy solver.
+    own times. interval: the t in which guidance is on. rescale: 0 to 1, how much of the unguided
+    prediction's spread guidance keeps. cfgpp: 0 to 1, CFG++ in place of guidance. guide: a worse model to
+    be guided away from, in place of the null condition. eta >= 0: the strength of a noisy solver.
     diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
     Raises ValueError naming the argument, what it may be and what it was.
     """
@@ -191,18 +268,13 @@ def plan(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )
     times = grids.trim(times, schedule, spec.prediction)
-    weight = best.guidance if guidance is None else guidance
+    weight = guidance_weight(spec, guidance, cfgpp, None if guide is None else guide.spec)
     check_guidance(weight, interval)
-    on = weight != 1.0
-    if on and spec.condition.kind == "none":
-        if guidance is not None:
-            raise ValueError(
-                f"guidance: expected 1 for a model without conditions, got {weight!r}; leave it out"
-            )
-        on = False
-    tableau = trace(
+    check_between("rescale", rescale, "0 turns it off, 0.7 is the usual")
+    on = weight != 1.0 or cfgpp is not None
+    traced = partial(
+        trace,
         name,
-        tuple(times.tolist()),
         schedule=spec.schedule,
         prediction=spec.prediction,
         chart=choose("chart", chart, CHARTS),
@@ -210,11 +282,15 @@ def plan(
         diffusion=choose("diffusion", diffusion, DIFFUSIONS),
         guided=(float(interval[0]), float(interval[1])) if on else None,
     )
+    grid_times = tuple(times.tolist())
     return Plan(
         model=model,
-        tableau=tableau,
-        times=tuple(times.tolist()),
+        tableau=traced(grid_times),
+        times=grid_times,
         seeds=seed_rows(seed, n),
         condition=conditions(spec, n, label, context),
-        weight=float(weight),
+        weight=float(weight) if cfgpp is None else plus_plus(weight, grid_times, schedule),
+        trace=traced,
+        rescale=float(rescale),
+        guide=guide,
     )

@@ -25,6 +25,11 @@ DIFFUSION = ("test_stochastic.py", "by_hand or that_is_none")
 CHART = ("test_charts.py", "derivatives or clock")
 ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
+GUIDED = ("test_guidance.py", "cfgpp or spread or autoguidance or times_the")
+HELD = (
+    "test_controls.py",
+    "mask_of_zeros or known_part and heun or slerp or enters_the or backwards and linear",
+)
 NAMED = ("test_schedules.py", "usual_numbers")
 EDM = ("test_predictions.py", "published or unit_variance")
 SHOWN = ("test_predictions.py", "shown")
@@ -120,6 +125,22 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("schedules.py", "0.5 * 0.1 * u", "0.1 * u", RATES),
     ("schedules.py", "-0.5 * np.pi * alpha", "0.5 * np.pi * alpha", RATES),
+    ("guidance.py", "strength / (1.0 - float(one))", "strength * (1.0 - float(one))", GUIDED),
+    ("guidance.py", "(alpha[:-1] * sigma[1:])", "(alpha[1:] * sigma[1:])", GUIDED),
+    ("guidance.py", "bisect_right(times, t) - 1", "bisect_right(times, t)", GUIDED),
+    ("guidance.py", "* rescale + (1.0 - rescale)", "* rescale + rescale", GUIDED),
+    ("guidance.py", "(strong) + tiny) / (spread(out)", "(out) + tiny) / (spread(strong)", GUIDED),
+    ("controls.py", "before=step - 1", "before=step", HELD),
+    (
+        "controls.py",
+        "path = todo.first(start, stop, s)",
+        "path = todo.first(start, stop, t)",
+        HELD,
+    ),
+    ("controls.py", "np.sin((1.0 - w) * angle) * a", "np.sin((1.0 - w) * angle) * b", HELD),
+    ("controls.py", "max(1.0 - strength, times[0])", "max(strength, times[0])", HELD),
+    ("controls.py", "todo.times[::-1]", "todo.times", HELD),
+    ("controls.py", "replace(todo, data=None)", "replace(todo)", HELD),
     ("schedules.py", "n * t ** (n - 1.0)", "n * t**n", RATES),
     ("schedules.py", "m = t + shift * (1.0 - t)", "m = shift * t + (1.0 - t)", RATES),
     ("schedules.py", "-0.014 * k *", "-0.014 *", RATES),

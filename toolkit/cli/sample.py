@@ -17,7 +17,9 @@ from toolkit.cli.words import one_line
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx")
-@click.option("-n", "--count", default=16, show_default=True, help="How many samples.")
+@click.option(
+    "-n", "--count", type=int, help="How many samples.  [16, or as many as --from holds]"
+)
 @click.option("-l", "--label", help="A label, or several to cycle through: 7, '0,1,2', cat, none.")
 @click.option("--context", metavar="FILE.npy", help="Context vectors: one for all, or one each.")
 @click.option("-s", "--solver", help=f"One of {', '.join(SOLVERS)}.  [the model's own]")
@@ -34,6 +36,17 @@ from toolkit.cli.words import one_line
 @click.option(
     "--interval", default="0,1", show_default=True, help="The t in which guidance is on."
 )
+@click.option(
+    "--rescale", default=0.0, show_default=True, help="Keep the unguided spread: 0 to 1."
+)
+@click.option("--cfgpp", type=float, help="CFG++ in place of --guidance, 0 to 1.")
+@click.option("--guide", metavar="WORSE.onnx", help="A worse model to be guided away from.")
+@click.option("--from", "start", metavar="FILE.npy", help="Data to start from: see --strength.")
+@click.option("--strength", type=float, help="How far back to noise --from goes, 0 to 1.  [0.6]")
+@click.option("--mask", metavar="FILE.npy", help="1 where --from is kept, 0 where it is painted.")
+@click.option("--invert", is_flag=True, help="Write the noise that leads to --from.")
+@click.option("--noise", metavar="FILE.npy", help="Noise to start from, such as --invert wrote.")
+@click.option("--interpolate", type=int, metavar="SEED", help="From --seed to this seed.")
 @click.option(
     "--chart", default="straight", show_default=True, help=f"One of {', '.join(CHARTS)}."
 )
@@ -55,7 +68,7 @@ from toolkit.cli.words import one_line
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
 def sample(
     model: str,
-    count: int,
+    count: int | None,
     label: str | None,
     context: str | None,
     solver: str | None,
@@ -63,6 +76,15 @@ def sample(
     grid: str | None,
     guidance: float | None,
     interval: str,
+    rescale: float,
+    cfgpp: float | None,
+    guide: str | None,
+    start: str | None,
+    strength: float | None,
+    mask: str | None,
+    invert: bool,
+    noise: str | None,
+    interpolate: int | None,
     chart: str,
     eta: float,
     diffusion: str,
@@ -81,42 +103,53 @@ def sample(
     \b
     toolkit sample digits.onnx -n 64 --label 7 --steps 20 --guidance 2 --out sevens.png
     toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
+    toolkit sample digits.onnx --from mine.npy --strength 0.5 --label 3 --out threes.png
+    toolkit sample digits.onnx --from mine.npy --mask known.npy --label 3 --out whole.png
     """
     import runtimes
     from runtimes.conditions import MOST_BYTES, fits
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
+    from runtimes.sample import collect
     from toolkit import show
+    from toolkit.cli import controls
 
     refuse_existing(out, force)
+    if invert and show_trajectory:
+        raise ValueError("show-trajectory: expected none beside --invert, got both; leave one out")
     with stopped_by_signals():
         opened = runtimes.load(model, provider=provider, threads=threads)
         request: dict[str, Any] = {
             "label": None if label is None else labels(label),
-            "context": None if context is None else _contexts(context),
+            "context": None if context is None else controls.array("context", context),
             "solver": solver,
             "steps": steps,
             "grid": _times(grid),
             "guidance": guidance,
             "interval": tuple(_numbers("interval", interval, 2)),
+            "rescale": rescale,
+            "cfgpp": cfgpp,
+            "guide": None if guide is None else runtimes.load(guide, provider=provider),
             "chart": chart,
             "eta": eta,
             "diffusion": diffusion,
             "seed": seed,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
-        todo = runtimes.plan(opened, count, **request)
+        wanted = controls.Wanted(start, strength, mask, invert, noise, interpolate)
+        todo = controls.plan(opened, count, wanted, request)
+        count = len(todo.seeds)
         bar, started = Bar("sampling"), time.perf_counter()
         if show_trajectory:  # every state is kept
             fits("n", count * len(todo.times), opened.spec.shape, MOST_BYTES)
             states = [_shown(bar, state) for state in todo.states(0, count)]
             show.save_trajectory(out, states, todo.times, opened.spec.value_range)
         else:
-            samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
+            samples = controls.finished(todo, collect(todo, batch=batch, progress=bar.show))
             show.save_samples(out, samples, opened.spec.value_range)
     seconds = time.perf_counter() - started
     click.echo(
-        f"{one_line(out)}: {count} samples, {todo.tableau.calls} network calls each, "
+        f"{one_line(out)}: {count} samples, {todo.calls} network calls each, "
         f"{seconds:.2f} s on {opened.provider}"
     )
 
@@ -130,18 +163,6 @@ def labels(text: str) -> list[int | str]:
 def _shown(bar: Bar, state: Any) -> Any:
     bar.show(state.step, state.steps, f"t = {state.t:.2f}")
     return state.x
-
-
-def _contexts(path: str) -> Any:
-    from pathlib import Path
-
-    from toolkit.data.arrays import arrays_in
-
-    try:
-        (array,) = arrays_in(Path(path)).values()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"context: expected a .npy file of one array, got {error}") from None
-    return array
 
 
 def _times(grid: str | None) -> str | list[float] | None:
