@@ -3,8 +3,10 @@
 model = runtimes.load("digits.onnx")
 images = runtimes.sample(model, 64, label=7, steps=20, seed=0)
 for state in runtimes.stream(model, 64, label=7, steps=20): ...
+images = runtimes.integrate(model, 64, label=7, rtol=1e-4, atol=1e-4).x
 """
 
+from .integrate import Result, integrate
 from .modelfile import ModelError
 from .sample import plan, sample, stream
 from .session import Model, load
@@ -14,8 +16,10 @@ __all__ = [
     "Condition",
     "Model",
     "ModelError",
+    "Result",
     "Sampler",
     "Spec",
+    "integrate",
     "load",
     "plan",
     "sample",

@@ -180,6 +180,7 @@ class _Run:
     h: Floats = field(init=False)
     before: Floats = field(init=False)  # the error of the last step taken
     again: NDArray[np.bool_] = field(init=False)  # whether the last step was rejected
+    wild: NDArray[np.bool_] = field(init=False)  # because it was not finite
     path: Floats = field(init=False)
     calls: NDArray[np.int64] = field(init=False)
     accepted: NDArray[np.int64] = field(init=False)
@@ -194,7 +195,8 @@ class _Run:
         rows, sign = np.arange(len(y)), float(np.sign(self.span))
         self.y, self.r = y, np.full(len(y), self.marks[0])
         self.k = self.slope(y, self.r, rows)
-        self.before, self.again = np.ones(len(y)), np.zeros(len(y), bool)
+        self.before = np.ones(len(y))
+        self.again, self.wild = np.zeros((2, len(y)), bool)
         self.calls = np.full(len(y), 2)
         self.accepted, self.rejected = np.zeros((2, len(y)), np.int64)
         self.path = np.empty((len(self.marks) - 1, *y.shape))
@@ -225,14 +227,14 @@ class _Run:
         scale = self.atol + self.rtol * np.maximum(np.abs(y), np.abs(y_s))
         error = size(total(self.pair.e, stages, s - r) / scale)
         finite = np.isfinite(y_s + stages[-1]).reshape(len(rows), -1).all(1)
-        error = np.where(finite & np.isfinite(error), error, np.inf)
+        error = np.where(finite, error, np.inf)
         taken = error <= 1.0
         self._mark(rows, taken, r, s, y, y_s, stages)
         self.y[rows[taken]], self.k[rows[taken]] = y_s[taken], stages[-1][taken]
         self.r[rows[taken]] = s[taken]
         self.h[rows] = (s - r) * self._factor(rows, error, taken)
         self.before[rows[taken]] = np.maximum(error[taken], LEAST_ERROR)
-        self.again[rows] = ~taken
+        self.again[rows], self.wild[rows] = ~taken, ~finite
         self.calls[rows] += self.pair.calls
         self.accepted[rows] += taken
         self.rejected[rows] += ~taken
@@ -283,7 +285,8 @@ class _Run:
         least = 10.0 * np.spacing(np.maximum(np.abs(self.r[rows]), abs(self.span)))
         stuck = rows[np.abs(self.h[rows]) < least]
         if stuck.size:
-            raise self._failed(stuck, "finite values and a smooth field", "steps down to rounding")
+            got = "NaN or infinity" if self.wild[stuck[0]] else "steps as small as rounding"
+            raise self._failed(stuck, "finite values and a smooth field", got)
 
     def _failed(self, rows: Rows, expected: str, got: str) -> FloatingPointError:
         row = int(rows[0])

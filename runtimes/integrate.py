@@ -33,9 +33,8 @@ MOST_CALLS = 10_000
 class Result:
     """States and what they cost.
 
-    path: float32 (times - 1, n, *shape), the states at the times asked for, without the first.
-    times: those times, with the first. calls, accepted, rejected: int64 (n,): network calls and steps
-    of each sample.
+    path: float32 (times, n, *shape), the states at the times asked for, the first being the start.
+    calls, accepted, rejected: int64 (n,), network calls and steps of each sample.
     """
 
     path: NDArray[np.float32]
@@ -138,7 +137,7 @@ def integrate(
     seeds, m = seed_rows(seed, n), [ode.m(t) for t in route]
     given = None if start is None else states("start", start, n, spec.shape)
     sigma = float(SCHEDULES[spec.schedule](route[0]).sigma)
-    path = np.empty((len(route) - 1, n, *spec.shape), np.float32)
+    path = np.empty((len(route), n, *spec.shape), np.float32)
     costs = np.empty((3, n), np.int64)
     for first in range(0, n, batch):
         part = slice(first, min(first + batch, n))
@@ -161,7 +160,7 @@ def integrate(
             time=ode.time,
             first=first,
         )
-        path[:, part] = done.path * np.reshape(m[1:], (-1, *[1] * x.ndim))
+        path[0, part], path[1:, part] = x, done.path * np.reshape(m[1:], (-1, *[1] * x.ndim))
         costs[:, part] = done.calls, done.accepted, done.rejected
         if progress is not None:
             progress(part.stop, n)

@@ -1,4 +1,5 @@
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def fixed(name, count, theta=None):
     pair, y, rows = PAIRS[name], starts(12), np.arange(12)
     grid = np.linspace(0.3, 0.8, count + 1)
     k = field(y, np.full(12, grid[0]), rows)
-    for r, s in zip(grid[:-1], grid[1:], strict=True):
+    for r, s in pairwise(grid):
         start, (y, stages) = y, step(pair, field, y, k, np.full(12, r), np.full(12, s), rows)
         k = stages[-1]
     h = np.full(12, grid[-1] - grid[-2])
@@ -158,9 +159,7 @@ def test_calls_and_steps_add_up(name):
 
     run = solve(counted, starts(12), [0, 1], pair=PAIRS[name], **OPTIONS)
     np.testing.assert_array_equal(run.calls, seen)
-    np.testing.assert_array_equal(
-        run.calls, 2 + PAIRS[name].calls * (run.accepted + run.rejected)
-    )
+    np.testing.assert_array_equal(run.calls, 2 + PAIRS[name].calls * (run.accepted + run.rejected))
     assert len(set(run.calls.tolist())) > 1  # rows go their own ways
 
 
@@ -287,11 +286,11 @@ def test_nan_at_the_start_and_on_the_way():
 
     with pytest.raises(FloatingPointError, match=r"step 1, t = 0: .* NaN .* in sample 7;"):
         solve(bad(0.0), starts(6), [0, 1], pair=PAIRS["dopri5"], first=3, **OPTIONS)
-    with pytest.raises(FloatingPointError, match=r"t = 0\.7: .*rounding in sample 4;"):
+    with pytest.raises(FloatingPointError, match=r"t = 0\.7: .* got NaN or infinity in sample 4;"):
         solve(bad(0.7), starts(6), [0, 1], pair=PAIRS["dopri5"], **OPTIONS)
 
 
 def test_blow_up_is_named_not_endless():
     """dy/dt = y^2 from 1 is infinite at t = 1."""
-    with pytest.raises(FloatingPointError, match=r"t = 1: .* sample 0"):
+    with pytest.raises(FloatingPointError, match=r"t = 1: .* in sample 0"):
         solve(lambda y, t, rows: y * y, np.ones((1, 1)), [0, 2], pair=PAIRS["bosh3"], **OPTIONS)

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from runtimes.adaptive import PAIRS
 from runtimes.charts import CHARTS
-from runtimes.grids import GRIDS
+from runtimes.grids import GRIDS, check_steps
 from runtimes.solvers import SOLVERS
 from toolkit.cli.progress import Bar
 
@@ -16,7 +17,8 @@ from toolkit.cli.progress import Bar
 @click.option("-n", "--count", default=16, show_default=True, help="How many samples.")
 @click.option("-l", "--label", help="A label, or several to cycle through: 7, '0,1,2', cat, none.")
 @click.option("--context", metavar="FILE.npy", help="Context vectors: one for all, or one each.")
-@click.option("-s", "--solver", help=f"One of {', '.join(SOLVERS)}.  [the model's own]")
+@click.option("-s", "--solver", help=f"One of {', '.join((*SOLVERS, *PAIRS))}.  [the model's own]")
+@click.option("--tolerance", type=float, help=f"Of {' and '.join(PAIRS)}, 1e-12 to 1.  [1e-5]")
 @click.option(
     "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
 )
@@ -48,6 +50,7 @@ def sample(
     label: str | None,
     context: str | None,
     solver: str | None,
+    tolerance: float | None,
     steps: int | None,
     grid: str | None,
     guidance: float | None,
@@ -69,9 +72,9 @@ def sample(
     \b
     toolkit sample digits.onnx -n 64 --label 7 --steps 20 --guidance 2 --out sevens.png
     toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
+    toolkit sample digits.onnx -n 8 --label 7 --solver dopri5 --tolerance 1e-4 --out sevens.png
     """
     import runtimes
-    from runtimes.conditions import MOST_BYTES, fits
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
     from toolkit import show
@@ -92,20 +95,99 @@ def sample(
             "seed": seed,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
-        todo = runtimes.plan(opened, count, **request)
         bar, started = Bar("sampling"), time.perf_counter()
-        if show_trajectory:  # every state is kept
-            fits("n", count * len(todo.times), opened.spec.shape, MOST_BYTES)
-            states = [_shown(bar, state) for state in todo.states(0, count)]
-            show.save_trajectory(out, states, todo.times, opened.spec.value_range)
+        if solver in PAIRS:
+            request["times"] = _asked_times(steps, request.pop("grid"), eta, show_trajectory)
+            del request["steps"], request["eta"]
+            calls = _integrate(opened, out, count, request, tolerance, batch, show_trajectory, bar)
         else:
-            samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
-            show.save_samples(out, samples, opened.spec.value_range)
+            if tolerance is not None:
+                raise ValueError(
+                    f"tolerance: expected none for a solver that walks a grid, got {tolerance}; "
+                    f"use --solver {' or '.join(PAIRS)}"
+                )
+            calls = _walk(opened, out, count, request, batch, show_trajectory, bar)
     seconds = time.perf_counter() - started
-    click.echo(
-        f"{out}: {count} samples, {todo.tableau.calls} network calls each, "
-        f"{seconds:.2f} s on {opened.provider}"
+    click.echo(f"{out}: {count} samples, {calls}, {seconds:.2f} s on {opened.provider}")
+
+
+def _walk(
+    opened: Any,
+    out: str,
+    count: int,
+    request: dict[str, Any],
+    batch: int,
+    trajectory: bool,
+    bar: Bar,
+) -> str:
+    """Sample along a grid into `out`; what it cost, in words."""
+    import runtimes
+    from runtimes.conditions import MOST_BYTES, fits
+    from toolkit import show
+
+    todo = runtimes.plan(opened, count, **request)
+    if trajectory:  # every state is kept
+        fits("n", count * len(todo.times), opened.spec.shape, MOST_BYTES)
+        states = [_shown(bar, state) for state in todo.states(0, count)]
+        show.save_trajectory(out, states, todo.times, opened.spec.value_range)
+    else:
+        samples = runtimes.sample(opened, count, batch=batch, progress=bar.show, **request)
+        show.save_samples(out, samples, opened.spec.value_range)
+    return f"{todo.tableau.calls} network calls each"
+
+
+def _integrate(
+    opened: Any,
+    out: str,
+    count: int,
+    request: dict[str, Any],
+    tolerance: float | None,
+    batch: int,
+    trajectory: bool,
+    bar: Bar,
+) -> str:
+    """Sample with steps of each sample's own into `out`; what it cost, in words."""
+    import runtimes
+    from toolkit import show
+
+    tolerance = 1e-5 if tolerance is None else tolerance
+    method = request.pop("solver")
+    result = runtimes.integrate(
+        opened,
+        count,
+        method=method,
+        rtol=tolerance,
+        atol=tolerance,
+        batch=batch,
+        progress=bar.show,
+        **request,
     )
+    if trajectory:
+        show.save_trajectory(out, result.path, result.times, opened.spec.value_range)
+    else:
+        show.save_samples(out, result.x, opened.spec.value_range)
+    calls = result.calls
+    return f"{calls.min()} to {calls.max()} network calls each ({calls.mean():.0f} on average)"
+
+
+def _asked_times(
+    steps: int | None, grid: str | list[float] | None, eta: float, trajectory: bool
+) -> list[float]:
+    """The times at which an adaptive solver's states are wanted: one's own, or evenly spaced ones."""
+    if isinstance(grid, list):
+        return grid
+    for name, given in (
+        ("eta", eta != 1.0),
+        ("grid", grid is not None),
+        ("steps", steps is not None and not trajectory),
+    ):
+        if given:
+            raise ValueError(
+                f"{name}: expected none for {' or '.join(PAIRS)}, which choose their own steps, got one; "
+                "leave it out, or give --tolerance"
+            )
+    count = check_steps((steps or 20) if trajectory else 1)
+    return [k / count for k in range(count + 1)]
 
 
 def labels(text: str) -> list[int | str]:
