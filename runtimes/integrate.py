@@ -130,14 +130,14 @@ def integrate(
     whole("most_calls", most_calls, 1, 10**9)
     pair = PAIRS[choose("method", method, PAIRS)]
     check_tolerances(rtol, atol)
-    route = _route(spec, times)
-    fits("n", n * len(route), spec.shape, MOST_BYTES)
-    ode, clocks = chart_along(spec, chart, route)
+    asked = _route(spec, times)
+    fits("n", n * len(asked), spec.shape, MOST_BYTES)
+    ode, clocks = chart_along(spec, chart, asked)
     call = caller(model, conditions(spec, n, label, context), guidance, interval)
-    seeds, m = seed_rows(seed, n), [ode.m(t) for t in route]
+    seeds, m = seed_rows(seed, n), [ode.m(t) for t in asked]
     given = None if start is None else states("start", start, n, spec.shape)
-    sigma = float(SCHEDULES[spec.schedule](route[0]).sigma)
-    path = np.empty((len(route), n, *spec.shape), np.float32)
+    sigma = float(SCHEDULES[spec.schedule](asked[0]).sigma)
+    path = np.empty((len(asked), n, *spec.shape), np.float32)
     costs = np.empty((3, n), np.int64)
     for first in range(0, n, batch):
         part = slice(first, min(first + batch, n))
@@ -164,7 +164,7 @@ def integrate(
         costs[:, part] = done.calls, done.accepted, done.rejected
         if progress is not None:
             progress(part.stop, n)
-    return Result(path, tuple(route), *costs)
+    return Result(path, tuple(asked), *costs)
 
 
 def caller(
@@ -232,5 +232,5 @@ def _route(spec: Spec, times: Sequence[float]) -> list[float]:
     schedule = SCHEDULES[spec.schedule]
     back = np.ndim(times) == 1 and len(times) > 1 and not times[0] < times[-1]
     rising = grids.make(list(times[::-1] if back else times), None, schedule)
-    route: list[float] = grids.trim(rising, schedule, spec.prediction).tolist()
-    return route[::-1] if back else route
+    trimmed: list[float] = grids.trim(rising, schedule, spec.prediction).tolist()
+    return trimmed[::-1] if back else trimmed
