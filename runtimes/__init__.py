@@ -4,9 +4,11 @@ model = runtimes.load("digits.onnx")
 images = runtimes.sample(model, 64, label=7, steps=20, seed=0)
 for state in runtimes.stream(model, 64, label=7, steps=20): ...
 images = runtimes.integrate(model, 64, label=7, rtol=1e-4, atol=1e-4).x
+nats = runtimes.likelihood(runtimes.load("digits-likelihood.onnx"), images, label=7).log_density
 """
 
 from .integrate import Result, integrate
+from .likelihood import Likelihood, likelihood
 from .modelfile import ModelError
 from .sample import plan, sample, stream
 from .session import Model, load
@@ -14,12 +16,14 @@ from .spec import Condition, Sampler, Spec
 
 __all__ = [
     "Condition",
+    "Likelihood",
     "Model",
     "ModelError",
     "Result",
     "Sampler",
     "Spec",
     "integrate",
+    "likelihood",
     "load",
     "plan",
     "sample",
