@@ -4,7 +4,7 @@
     export_torch(my_module, spec, "mine.onnx")      # my_module(x, time, condition)
     export_likelihood(my_module, spec, "mine-likelihood.onnx")  # for runtimes.likelihood
 
-Names are looked up on first use, so importing this package loads neither torch nor onnx.
+Names are looked up on first use, so importing this package loads neither torch, mlx nor onnx.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from .verify import ParityError, Report
 
 if TYPE_CHECKING:
+    from .mlx_model import MlxModel
     from .torch_export import export_likelihood, export_torch
     from .torch_model import TorchModel
 
-__all__ = ["ParityError", "Report", "TorchModel", "export_likelihood", "export_torch"]
+__all__ = ["MlxModel", "ParityError", "Report", "TorchModel", "export_likelihood", "export_torch"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from . import torch_export
 
         return getattr(torch_export, name)
+    if name == "MlxModel":
+        from .mlx_model import MlxModel
+
+        return MlxModel
     if name == "TorchModel":
         from .torch_model import TorchModel
 

@@ -3,6 +3,7 @@
 runtimes.sample(TorchModel(spec, module), 64, label=7, steps=20)
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,9 @@ class TorchModel:
     ) -> tuple[Floats, Floats]:
         """(prediction, J probe), J = d prediction / d x of each row, by torch.func.jvp."""
         first, along, *rest = self._tensors(x, probe, np.full(len(x), t, np.float32), condition)
-        # the fused attention has no forward derivative
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        # the fused attention has no forward derivative; torch warns of its own use of torch.jit once
+        with warnings.catch_warnings(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            warnings.simplefilter("ignore", DeprecationWarning)
             both = torch.func.jvp(lambda x: self.module(x, *rest), (first,), (along,))
         return _array(both[0]), _array(both[1])
 

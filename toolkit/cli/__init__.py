@@ -20,6 +20,7 @@ VERBS = {
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
     "inspect": "Say what an .onnx generates, how it was trained and how to sample it.",
+    "likelihood": "Say how likely data is under an .onnx of the likelihood form.",
     "evaluate": "Judge an .onnx against held-out data, beside a floor and a baseline.",
 }
 
