@@ -66,7 +66,11 @@ class Report:
 
     def table(self) -> str:
         """The report for people: the network, then every few steps of the trajectory."""
-        shown = [row for row in self.rows if row.step in (0, 1, 5, 10, 15, STEPS)]
+        shown = [
+            row
+            for row in self.rows
+            if row.what in ("network", "product") or row.step in (1, 5, 10, 15, STEPS)
+        ]
         lines = ["                         batch  step   max error   relative"]
         lines += [
             f"  {row.what:<22} {row.batch:>5} {row.step or '':>5}   {row.absolute:9.2e}   {row.relative:.2e}"

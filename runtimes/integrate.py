@@ -7,7 +7,7 @@ Where `sample` walks a grid that was chosen beforehand, this measures the error 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,6 @@ class Chart:
     prediction: str
     chart: str
     times: dict[float, float]  # clock -> t, exactly, where both are known
-    known: dict[float, tuple[float, float, float]] = field(default_factory=dict)
 
     def rates(self, clocks: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """(t, m, on_y, on_out) at every clock, each (b,)."""

@@ -129,18 +129,22 @@ def test_rows_that_have_arrived_are_not_computed():
 
 
 def test_conditions_guidance_and_its_interval(labelled):
-    """Guided in 0.3..0.6 equals three runs one after the other, with and without guidance."""
+    """As `sample` has it; guided in 0.3..0.6 equals three runs one after the other."""
     options = {"label": ["c"], "rtol": 1e-6, "atol": 1e-6}
     whole = integrate(labelled, 3, guidance=3.0, interval=(0.3, 0.6), **options).x
     first = integrate(labelled, 3, times=(0, 0.3), **options).x
     second = integrate(labelled, 3, times=(0.3, 0.6), start=first, guidance=3.0, **options).x
     third = integrate(labelled, 3, times=(0.6, 1), start=second, **options).x
     np.testing.assert_allclose(whole, third, atol=1e-4)
+    asked = {"label": "c", "solver": "rk4", "steps": 100}
+    np.testing.assert_allclose(
+        integrate(labelled, 3, guidance=3.0, **options).x,
+        runtimes.sample(labelled, 3, guidance=3.0, **asked),
+        atol=1e-4,
+    )
     plain = integrate(labelled, 3, **options).x
     assert np.abs(whole - plain).max() > 0.01
-    np.testing.assert_allclose(
-        plain, runtimes.sample(labelled, 3, label="c", solver="rk4", steps=100), atol=1e-5
-    )
+    np.testing.assert_allclose(plain, runtimes.sample(labelled, 3, **asked), atol=1e-5)
 
 
 def test_recommended_guidance_is_used(tmp_path):

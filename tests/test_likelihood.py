@@ -1,11 +1,11 @@
 import math
+import re
 
 import numpy as np
 import onnx
 import pytest
 
 import runtimes
-from export.derivatives import with_product
 from runtimes.charts import CHARTS
 from runtimes.likelihood import (
     EXACT_UP_TO,
@@ -142,6 +142,8 @@ def test_every_prediction_gives_the_same_density(prediction):
 
 
 def write_likelihood(path, graph=None, spec=None, form="likelihood"):
+    from export.derivatives import with_product
+
     model = with_product(
         proto(mixture_graph() if graph is None else graph, spec or mixture_spec())
     )
@@ -485,3 +487,33 @@ def test_cli_mistake_is_one_line(tmp_path, capsys, monkeypatch, options, message
     assert err.count("\n") == 1
     assert message in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_cli_exports_the_form_and_reads_it(tmp_path, capsys, monkeypatch):
+    """A run's weights, its file of the other form, and data sets by name."""
+    import torch
+
+    from toolkit import cli, train_torch
+
+    spec = mixture_spec(name="moons")
+    monkeypatch.setattr(train_torch, "load", lambda run, which: (torch_mixture().module, spec))
+    path = tmp_path / "a.onnx"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", "run", "--form", "likelihood", "-o", str(path)])
+    assert stop.value.code == 0
+    assert "product" in capsys.readouterr().out
+    assert run(path, "two-moons", "-n", 5, "--tolerance", 1e-3) == 0
+    assert "5" in re.search(r"rows +(\d+)", capsys.readouterr().out)[1]
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(path)])
+    assert "form         likelihood" in capsys.readouterr().out
+    assert torch.is_grad_enabled()
+
+
+def test_cli_guesses_the_form(tmp_path, capsys):
+    from toolkit import cli
+
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", "run", "--form", "likelyhood", "-o", str(tmp_path / "a.onnx")])
+    assert stop.value.code == 2
+    assert "did you mean 'likelihood'" in capsys.readouterr().err

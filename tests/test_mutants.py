@@ -13,6 +13,9 @@ NOISY = ("test_stochastic.py", "weak or ddpm or drawn")
 CHART = ("test_charts.py", "derivatives or clock")
 ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
+PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
+GUIDED = ("test_integrate.py", "its_interval")
+LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
@@ -50,6 +53,19 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("schedules.py", "0.5 * 0.1 * u", "0.1 * u", RATES),
     ("schedules.py", "-0.5 * np.pi * alpha", "0.5 * np.pi * alpha", RATES),
+    ("adaptive.py", "49 / 176", "49 / 167", PAIRS),
+    ("adaptive.py", "71 / 1920", "71 / 1902", PAIRS),
+    ("adaptive.py", "-10690763975 /", "10690763975 /", PAIRS),
+    ("adaptive.py", "s if c == 1.0 else r + c * h", "s if c == 1.0 else r", PAIRS),
+    ("adaptive.py", "floor ** (-0.85 / p)", "floor ** (0.85 / p)", PAIRS),
+    ("adaptive.py", "np.mean(flat * flat, axis=1)", "np.mean(flat * flat)", PAIRS),
+    ("integrate.py", "(1.0 - weight)", "(weight - 1.0)", GUIDED),
+    ("likelihood.py", "ode.m(start) / ode.m(end)", "ode.m(end) / ode.m(start)", LIKELY),
+    ("likelihood.py", "flat.shape[1] * on_y", "on_y", LIKELY),
+    ("likelihood.py", "on_out * m * traced", "on_out * traced", LIKELY),
+    ("likelihood.py", "scale + grown", "scale - grown", LIKELY),
+    ("likelihood.py", "math.pi * sigma**2", "math.pi", LIKELY),
+    ("likelihood.py", "total / probes", "total", LIKELY),
 ]
 
 
