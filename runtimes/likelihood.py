@@ -24,7 +24,7 @@ from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .choices import choose
 from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
-from .integrate import MOST_CALLS, Chart, chart_along, check_tolerances, states
+from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
 from .noise import seed_rows, signs, uniforms
 from .sample import BATCH, MOST_SAMPLES, Sampleable
 from .schedules import SCHEDULES
@@ -85,11 +85,12 @@ def likelihood(
     probes: 0 for the exact trace, else +-1 vectors per row, 1 to 1000, whose mean is taken; None is
     exact for up to 16 numbers in a sample and one probe beyond. Row i's come from seed + i. times:
     (start, end) of the path whose samples the density is of. most_calls: of the field, each of which
-    is D or `probes` products. label, context: as for samples; there is no guidance. The rest as in
-    `integrate`. Raises ValueError for a bad argument, FloatingPointError where a row does not arrive.
+    is D or `probes` products. label, context: as for samples; there is no guidance. The integral is
+    one of the D + 1 numbers over which a step's error is taken. The rest as in `integrate`. Raises
+    ValueError for a bad argument and FloatingPointError where a row does not arrive.
     """
     spec = model.spec
-    n = whole("n", len(data), 1, MOST_SAMPLES)
+    n = whole("n", len(data) if np.ndim(data) else 0, 1, MOST_SAMPLES)
     x = states("data", data, n, spec.shape)
     size = math.prod(spec.shape)
     probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes
@@ -101,7 +102,7 @@ def likelihood(
     pair, schedule = PAIRS[choose("method", method, PAIRS)], SCHEDULES[spec.schedule]
     asked = grids.trim(grids.make(list(times), None, schedule), schedule, spec.prediction)
     start, end = float(asked[0]), float(asked[-1])
-    ode, clocks = chart_along(spec, chart, (end, start))
+    ode, clocks = ode_along(spec, chart, (end, start))
     known, seeds = conditions(spec, n, label, context), seed_rows(seed, n)
 
     found, costs = np.empty((n, size + 1)), np.empty((3, n), np.int64)
@@ -147,7 +148,7 @@ def normal(x: Floats, sigma: float) -> Floats:
 
 
 def augmented(
-    ode: Chart, shape: tuple[int, ...], product: Product, trace: Trace
+    ode: Ode, shape: tuple[int, ...], product: Product, trace: Trace
 ) -> Callable[[Floats, Floats, Rows], Floats]:
     """d/dr (y, l) = (dy/dr, div_y dy/dr) on rows (b, D + 1): followed backwards, l ends at -integral."""
 
