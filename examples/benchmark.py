@@ -9,6 +9,7 @@ quartiles, a ratio the median of the ratios within rounds. Weights are random: s
 
 import argparse
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -47,6 +48,10 @@ def main() -> None:
             for batch in options.batch
         ]
         tables.append(cold_table(Path(folder), module, path, min(options.rounds, 7)))
+        tables += [
+            check_table("digits.onnx", path, options.rounds),
+            check_table("200 MB", large_file(Path(folder) / "large.onnx"), min(options.rounds, 7)),
+        ]
     print(
         f"\nthreads {options.threads}, {os.cpu_count()} cores, median [quartiles], {STEPS} Euler steps\n"
     )
@@ -77,6 +82,16 @@ def default_network(folder: Path, threads: int) -> tuple[Any, Any, Path]:
     path = folder / "digits.onnx"
     export_torch(module, spec_of(recipe, digits), path)
     return module, runtimes.load(path, provider="cpu", threads=threads), path
+
+
+def default_sizes() -> Any:
+    """The sizes of that network."""
+    from toolkit import data
+    from toolkit.networks import condition_of, sizes_of
+    from toolkit.recipe import default_recipe
+
+    digits = data.load("digits")
+    return sizes_of(default_recipe(digits), digits.shape, condition_of(digits))
 
 
 def loop_table(module: Any, model: Any, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
@@ -213,11 +228,8 @@ COLD_TORCH = """
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import load_file
-from toolkit import data
-from toolkit.networks import build
-from toolkit.recipe import default_recipe
-digits = data.load("digits")
-module = build(default_recipe(digits), digits).eval()
+from toolkit.networks import NETWORKS, Sizes, layers_torch
+module = NETWORKS["dit"](layers_torch, Sizes.from_json({sizes!r})).eval()
 module.load_state_dict(load_file({path!r}))
 x, label = torch.randn(1, 8, 8, 1), torch.tensor([3])
 with torch.no_grad():
@@ -233,7 +245,7 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     weights = folder / "weights.safetensors"
     save_file(module.state_dict(), weights)
     programs = {
-        "torch eager": COLD_TORCH.format(path=str(weights)),
+        "torch eager": COLD_TORCH.format(path=str(weights), sizes=default_sizes().to_json()),
         "ours": COLD_OURS.format(path=str(path)),
     }
     memory: dict[str, float] = {}
@@ -252,14 +264,69 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     }
 
 
+def check_table(name: str, path: Path, rounds: int) -> dict[str, Any]:
+    """What every load pays before ONNX Runtime sees the file, beside the one read that bounds it."""
+    from runtimes import modelfile
+
+    contenders = {
+        "read and SHA-256 alone": lambda: hashlib.sha256(path.read_bytes()).digest(),
+        "read and checked": lambda: modelfile.read(path),
+    }
+    rows = interleave(contenders, rounds, 1e3)
+    return {
+        "title": f"{name}, before ONNX Runtime",
+        "unit": "ms",
+        "base": "read and SHA-256",
+        "rows": rows,
+    }
+
+
+def large_file(path: Path) -> Path:
+    """A sealed model file of 200 MB: x plus a weight that is all it holds."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from runtimes import Spec, modelfile
+    from runtimes.spec import to_json
+
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2][:rank])
+        for name, rank in (("x", 2), ("time", 1), ("prediction", 2))
+    ]
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[25_000_000, 2])
+    weight.raw_data = bytes(200_000_000)
+    nodes = [
+        helper.make_node("ReduceMax", ["w"], ["most"], keepdims=0),
+        helper.make_node("Add", ["x", "most"], ["prediction"]),
+    ]
+    graph = helper.make_graph(nodes, "large", values[:2], values[2:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    model.metadata_props.add(key=modelfile.SPEC_KEY, value=to_json(Spec("large", (2,))))
+    path.write_bytes(modelfile.seal(model.SerializeToString()))
+    return path
+
+
+PEAK = """
+import re, resource, sys
+try:  # Linux: getrusage would count the process that started this one too, before its exec
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
+except FileNotFoundError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
 def peak_of(program: str) -> float:
     """Run a Python program in its own process; its peak resident memory in megabytes."""
-    code = program + "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program + PEAK],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    per_megabyte = 2**20 if sys.platform == "darwin" else 2**10
-    return int(done.stdout.split()[-1]) / per_megabyte
+    return float(done.stdout.split()[-1])
 
 
 def show(table: dict[str, Any]) -> None:

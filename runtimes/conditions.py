@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .choices import quoted
 from .spec import Spec
 
 MOST_BYTES = 4 << 30  # of the samples of one call, or of their contexts
@@ -35,7 +36,8 @@ def conditions(
 def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
     condition = spec.condition
     numbers = tuple(str(index) for index in range(len(condition.names)))
-    words = f" ({', '.join(condition.names[:20])})" if condition.names != numbers else ""
+    words = ", ".join(quoted(name, 40)[1:-1] for name in condition.names[:20])
+    words = f" ({words})" if condition.names != numbers else ""
     known = f"labels are 0..{condition.classes - 1}{words}, or none for no label"
     if label is None:
         raise ValueError(f"label: expected one for a labelled model, got none; {known}")
@@ -52,8 +54,7 @@ def _labels(spec: Spec, n: int, label: Label | None) -> NDArray[np.int64]:
             whole_number = isinstance(item, int | np.integer) and not isinstance(item, bool)
             index = int(item) if whole_number and 0 <= item < condition.classes else -1
         if index < 0:
-            got = " ".join(repr(item).split())[:80]
-            raise ValueError(f"label: expected one of this model's, got {got}; {known}")
+            raise ValueError(f"label: expected one of this model's, got {quoted(item)}; {known}")
         rows.append(index)
     return np.resize(np.array(rows, np.int64), n)
 
@@ -106,5 +107,7 @@ def whole(what: str, value: object, low: int, high: int) -> int:
         or not isinstance(value, int | np.integer)
         or not low <= value <= high
     ):
-        raise ValueError(f"{what}: expected a whole number from {low} to {high}, got {value!r}")
+        raise ValueError(
+            f"{what}: expected a whole number from {low} to {high}, got {quoted(value)}"
+        )
     return int(value)

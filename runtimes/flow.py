@@ -1,6 +1,6 @@
 """One run of a solver on a network: conversions and charts folded around a plain generator.
 
-    network(x, t) -> prediction,     t a Python float
+    network(x, t) -> prediction,     t a Python float, x scaled where `predictions.INPUTS` says so
 
 What comes out are the states x after every step, in the path's own variables, on whatever arrays
 went in: numpy, torch, MLX, or the symbols of `trace.trace`.
@@ -14,8 +14,9 @@ from typing import Any
 from .charts import Point, closed, time_at
 from .charts import point_at as chart_point
 from .predictions import ends as ends_at
-from .schedules import SCHEDULES, Scales
+from .schedules import Scales, named
 from .solvers import SOLVERS
+from .stochastic import DIFFUSIONS, Diffusion
 
 Network = Callable[[Any, float], Any]
 
@@ -31,26 +32,34 @@ def flow(
     chart: str = "straight",
     draw: Callable[[int], Any] | None = None,
     eta: float = 1.0,
+    diffusion: str | Diffusion = "sigma",
 ) -> Iterator[Any]:
     """The states of one run from x at times[0]: one per interval, the last at times[-1].
 
     x: the state at times[0], (B, *shape). draw(k): the noise of step k, for noisy solvers only.
     chart: the variables in which a solver that follows the field steps; the others use the path's own.
+    diffusion: g^2 for a solver that follows one, by name or as a function of Scales; eta^2 multiplies it.
     """
+
+    rule = named(schedule)
 
     @lru_cache(maxsize=4)
     def scales(t: float) -> Scales:
-        return SCHEDULES[schedule](t)
+        return rule(t)
 
     def ends(x: Any, t: float) -> tuple[Any, Any]:
         at = ends_at(prediction, scales(t))
-        out = network(x, t)
+        out = network(x * at.input, t)
         return x * at.data_x + out * at.data_p, x * at.noise_x + out * at.noise_p
 
     method = SOLVERS[solver]
     grid = [float(t) for t in times]
     if method.follows == "ends":
         yield from method.steps(ends, x, grid, scales)
+        return
+    if method.follows == "diffusion":
+        square = DIFFUSIONS[diffusion] if isinstance(diffusion, str) else diffusion
+        yield from method.steps(ends, x, grid, scales, draw or _none, eta, square)
         return
     if method.follows == "noise":
         yield from method.steps(ends, x, grid, scales, draw or _none, eta)
@@ -62,26 +71,27 @@ def flow(
     def point_at(r: float) -> Point:
         if r in at_clock:
             return at_clock[r]
-        t = time_at(chart, SCHEDULES[schedule], r)
+        t = time_at(chart, rule, r)
         return chart_point(chart, t, scales(t))
 
     def field(y: Any, r: float) -> Any:
         point = point_at(r)
         if not math.isfinite(point.on_data + point.on_noise):
             raise closed(chart, point.t)
-        on_y, on_out = rates(prediction, point, scales(point.t))
-        return y * on_y + network(y * point.m, point.t) * on_out
+        on_y, on_out, shown = rates(prediction, point, scales(point.t))
+        return y * on_y + network(y * shown, point.t) * on_out
 
     states = method.steps(field, x * (1.0 / points[0].m), [point.r for point in points])
     for point, y in zip(points[1:], states, strict=True):
         yield y * point.m
 
 
-def rates(prediction: str, point: Point, scales: Scales) -> tuple[float, float]:
-    """(on_y, on_out) of dy/dr = on_y y + on_out network(m y, t): a chart's rates with both ends put in."""
+def rates(prediction: str, point: Point, scales: Scales) -> tuple[float, float, float]:
+    """(on_y, on_out, shown) of dy/dr = on_y y + on_out network(shown y, t): a chart and both ends put in."""
     at = ends_at(prediction, scales)
     on_x = point.on_data * at.data_x + point.on_noise * at.noise_x
-    return on_x * point.m, point.on_data * at.data_p + point.on_noise * at.noise_p
+    on_out = point.on_data * at.data_p + point.on_noise * at.noise_p
+    return on_x * point.m, on_out, point.m * at.input
 
 
 def _none(step: int) -> Any:

@@ -107,7 +107,13 @@ TYPES = {
 
 
 class ModelError(ValueError):
-    """This file is not a model of ours, or not whole, or not safe to open."""
+    """This file is not a model of ours, or not whole, or not safe to open.
+
+    Its words may quote the file, so they are kept to one line of printable characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in text[:2000]))
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """integrate(model, n) -> Result: the ODE followed with steps as long as each sample allows.
 
-    dy/dr = on_y y + on_out network(m y, t),    y = x / m, row by row at its own clock r
+    dy/dr = on_y y + on_out network(shown y, t),    y = x / m, row by row at its own clock r
 
 Where `sample` walks a grid that was chosen beforehand, this measures the error of every step
 (`adaptive`). It goes either way: from noise to data, or from given states back to their noise.
@@ -22,7 +22,7 @@ from .flow import rates
 from .guidance import check as check_guidance
 from .noise import noise, seed_rows
 from .sample import BATCH, MOST_SAMPLES, Sampleable
-from .schedules import SCHEDULES
+from .schedules import Schedule, named
 from .spec import Spec
 
 FINEST, COARSEST = 1e-12, 1.0  # of a tolerance
@@ -57,22 +57,22 @@ class Ode:
     times: clock -> t, exactly, where both are known. direct: whether every clock is its t.
     """
 
-    schedule: str
+    schedule: Schedule
     prediction: str
     chart: str
     times: dict[float, float]
     direct: bool
 
     def rates(self, clocks: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """(t, m, on_y, on_out) at every clock, each (b,)."""
+        """(t, shown, on_y, on_out) at every clock, each (b,)."""
         t = {r: self.times.get(r, r) for r in clocks.tolist()}
         if not self.direct:
             others = [r for r in t if r not in self.times]
-            found = times_at(self.chart, SCHEDULES[self.schedule], others)
+            found = times_at(self.chart, self.schedule, others)
             t |= zip(others, found, strict=True)
         at = {r: (time, *self._rates(time)) for r, time in t.items()}
-        times, m, on_y, on_out = np.array([at[r] for r in clocks.tolist()]).T
-        return times, m, on_y, on_out
+        times, shown, on_y, on_out = np.array([at[r] for r in clocks.tolist()]).T
+        return times, shown, on_y, on_out
 
     def time(self, clock: float) -> float:
         """The t of one clock."""
@@ -80,20 +80,20 @@ class Ode:
 
     def m(self, t: float) -> float:
         """x = m y at t."""
-        return point_at(self.chart, t, SCHEDULES[self.schedule](t)).m
+        return point_at(self.chart, t, self.schedule(t)).m
 
     def _rates(self, t: float) -> tuple[float, float, float]:
-        scales = SCHEDULES[self.schedule](t)
+        scales = self.schedule(t)
         point = point_at(self.chart, t, scales)
-        on_y, on_out = rates(self.prediction, point, scales)
+        on_y, on_out, shown = rates(self.prediction, point, scales)
         if not np.isfinite(on_y + on_out):
             raise closed(self.chart, t)
-        return point.m, on_y, on_out
+        return shown, on_y, on_out
 
 
 def ode_along(spec: Spec, chart: str, times: Sequence[float]) -> tuple[Ode, list[float]]:
     """The ODE of a spec in that chart, and the clocks of these times."""
-    schedule = SCHEDULES[spec.schedule]
+    schedule = named(spec.schedule)
     choose("chart", chart, CHARTS)
 
     def clock(t: float) -> float:
@@ -103,7 +103,7 @@ def ode_along(spec: Spec, chart: str, times: Sequence[float]) -> tuple[Ode, list
     # the linear schedule's straight chart: no search for t, which would be most of the work on the host
     direct = all(abs(clock(t) - t) < 1e-15 for t in (0.1, 0.3, 0.5, 0.7, 0.9))
     known = dict(zip(clocks, times, strict=True))
-    return Ode(spec.schedule, spec.prediction, chart, known, direct), clocks
+    return Ode(schedule, spec.prediction, chart, known, direct), clocks
 
 
 def integrate(
@@ -145,7 +145,7 @@ def integrate(
     call = caller(model, conditions(spec, n, label, context), guidance, interval)
     seeds, m = seed_rows(seed, n), [ode.m(t) for t in asked]
     given = None if start is None else states("start", start, n, spec.shape)
-    sigma = float(SCHEDULES[spec.schedule](asked[0]).sigma)
+    sigma = float(ode.schedule(asked[0]).sigma)
     path = np.empty((len(asked), n, *spec.shape), np.float32)
     costs = np.empty((3, n), np.int64)
     for first in range(0, n, batch):
@@ -153,9 +153,9 @@ def integrate(
         x = noise(seeds[part], spec.shape, 0) * sigma if given is None else given[part]
 
         def slope(y: Floats, r: Floats, rows: Rows, first: int = first) -> Floats:
-            t, m, on_y, on_out = (column(each, y) for each in ode.rates(r))
+            t, shown, on_y, on_out = (column(each, y) for each in ode.rates(r))
             with np.errstate(over="ignore"):
-                out = call((y * m).astype(np.float32), t.ravel(), rows + first)
+                out = call((y * shown).astype(np.float32), t.ravel(), rows + first)
             return y * on_y + out * on_out
 
         done = solve(
@@ -238,7 +238,7 @@ def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.
 
 def _route(spec: Spec, times: Sequence[float]) -> list[float]:
     """The times checked and trimmed, in the direction they came in."""
-    schedule = SCHEDULES[spec.schedule]
+    schedule = named(spec.schedule)
     back = np.ndim(times) == 1 and len(times) > 1 and not times[0] < times[-1]
     rising = grids.make(list(times[::-1] if back else times), None, schedule)
     trimmed: list[float] = grids.trim(rising, schedule, spec.prediction).tolist()

@@ -3,9 +3,9 @@
 The instantaneous change of variables (Chen et al. 2018, theorem 1; Song et al. 2021, eq. 39). From the
 data x = m_1 y the ODE is followed back to the noise x_0 = m_0 y_0, whose density is known: samples
 start at noise * sigma_0. Whatever alpha_0 the schedule has, this is the density of what the ODE
-draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(m y, t)
+draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(k y, t)
 
-    div_y dy/dr = D on_y + on_out m trace(J),    J = d network / d x.
+    div_y dy/dr = D on_y + on_out k trace(J),    J = the network's derivative by what it is shown.
 
 The trace is exact, D products J e_d with the unit vectors, or Hutchinson's: v . J v with v = +-1 has
 mean trace(J) and is exact when J is diagonal. It needs a network that says J v beside its prediction:
@@ -27,7 +27,7 @@ from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
 from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
 from .noise import seed_rows, signs, uniforms
 from .sample import BATCH, MOST_SAMPLES, Sampleable
-from .schedules import SCHEDULES
+from .schedules import named
 
 EXACT_UP_TO = 16  # numbers in a sample: up to here the trace is exact unless probes are asked for
 MOST_PROBES = 1000
@@ -99,7 +99,7 @@ def likelihood(
     whole("most_calls", most_calls, 1, 10**9)
     check_tolerances(rtol, atol)
     fits("n", min(batch, n) * max(probes, 1), spec.shape, MOST_BYTES)
-    pair, schedule = PAIRS[choose("method", method, PAIRS)], SCHEDULES[spec.schedule]
+    pair, schedule = PAIRS[choose("method", method, PAIRS)], named(spec.schedule)
     asked = grids.trim(grids.make(list(times), None, schedule), schedule, spec.prediction)
     start, end = float(asked[0]), float(asked[-1])
     ode, clocks = ode_along(spec, chart, (end, start))
@@ -153,13 +153,13 @@ def augmented(
     """d/dr (y, l) = (dy/dr, div_y dy/dr) on rows (b, D + 1): followed backwards, l ends at -integral."""
 
     def field(y: Floats, r: Floats, rows: Rows) -> Floats:
-        t, m, on_y, on_out = ode.rates(r)
+        t, shown, on_y, on_out = ode.rates(r)
         flat = y[:, :-1]
         with np.errstate(over="ignore"):
-            x = (flat * m[:, None]).astype(np.float32).reshape(-1, *shape)
+            x = (flat * shown[:, None]).astype(np.float32).reshape(-1, *shape)
         out, traced = trace(product, x, t, rows)
         slope = flat * on_y[:, None] + out.reshape(flat.shape) * on_out[:, None]
-        growth = flat.shape[1] * on_y + on_out * m * traced
+        growth = flat.shape[1] * on_y + on_out * shown * traced
         return np.concatenate([slope, column(growth, slope)], axis=1)
 
     return field

@@ -117,7 +117,9 @@ def stopped_by_signals() -> Iterator[None]:
         return
     ear, mouth = os.pipe()
     os.set_blocking(mouth, False)
-    former = signal.getsignal(signal.SIGTERM)
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # SIGINT too: a process started in the background of a script is born deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _exit)
     waker = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
     listener = threading.Thread(target=_listen, args=(ear,), name="signals", daemon=True)
@@ -128,7 +130,8 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         WATCHDOG.may_kill = False
         signal.set_wakeup_fd(waker)
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
         os.close(mouth)  # the listener reads the end of the pipe
         listener.join()
         os.close(ear)

@@ -11,6 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .graph import MOST_FIELDS, Graph, ModelError, walk
 from .protobuf import Broken, Budget, Bytes, layout, messages, number, once, text
@@ -21,6 +22,7 @@ __all__ = ["ModelError", "ModelFile", "check", "read", "seal"]
 SPEC_KEY, REPORT_KEY, SEAL_KEY = "toolkit.spec", "toolkit.parity", "toolkit.sha256"
 FORM_KEY = "toolkit.form"  # absent: the network alone
 LARGEST_FILE = 2**31 - 1  # protobuf's own limit
+LARGE = 256 << 20  # bytes: beyond it even a look at what is wrong costs too much memory
 
 # onnx.proto, messages Model, StringStringEntry and OperatorSetId.
 MODEL = layout(
@@ -74,6 +76,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
             raise ModelError(
                 f"{path}: expected at most 2 GiB, got {status.st_size} bytes; split it"
             )
+        _require_seal(path, file, status.st_size)
         return check(path, file.read(status.st_size))
 
 
@@ -92,6 +95,19 @@ def check(path: Path, content: bytes) -> ModelFile:
         raise ModelError(
             f"{path}: expected an ONNX protobuf, got broken fields ({reason}); export again"
         ) from None
+
+
+def _require_seal(path: Path, file: BinaryIO, size: int) -> None:
+    """A large file whose end is no seal is refused for the price of its last bytes."""
+    tail = len(_seal_of(b""))
+    if size > LARGE:
+        file.seek(size - tail)
+        if not file.read(tail).startswith(_seal_of(b"")[:-64]):
+            raise ModelError(
+                f"{path}: expected a seal at the end, got none: truncated, changed or not of "
+                "'toolkit export'; copy or export it again"
+            )
+        file.seek(0)
 
 
 def _open_unblocked(path: str, flags: int) -> int:

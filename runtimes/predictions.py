@@ -7,9 +7,11 @@ With x = alpha * data + sigma * noise a row closes a 2x2 system,
 
 so the row gives the training target and, solved, the two ends that a prediction implies. The score
 is -noise / sigma and the velocity d_alpha * data + d_sigma * noise: every conversion goes through
-the ends. To add a prediction, write its row and its line in `PREDICTIONS`.
+the ends. To add a prediction, write its row and its line in `PREDICTIONS`. The network is shown x itself,
+or x times the factor that stands beside the row in `INPUTS`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,15 +20,20 @@ import numpy as np
 from .schedules import Scales, Times
 
 Row = tuple[Times, Times]
+SIGMA_DATA = 0.5  # deviation of the data that `edm` is scaled for: images in [-1, 1]
 
 
 class Ends(NamedTuple):
-    """data = data_x * x + data_p * prediction,  noise = noise_x * x + noise_p * prediction."""
+    """data = data_x * x + data_p * prediction,  noise = noise_x * x + noise_p * prediction.
+
+    prediction = network(input * x, t).
+    """
 
     data_x: float
     data_p: float
     noise_x: float
     noise_p: float
+    input: float
 
 
 def velocity(scales: Scales) -> Row:
@@ -55,11 +62,39 @@ def v(scales: Scales) -> Row:
     return -scales.sigma, scales.alpha
 
 
+def edm(scales: Scales) -> Row:
+    """edm = (sigma / (w q)) data - (w alpha / q) noise, q^2 = sigma^2 + w^2 alpha^2, w = SIGMA_DATA.
+
+    What F must be in data = c_skip y + c_out F with y = x / alpha and the c_skip and c_out of Karras et
+    al. 2022, table 1, at the noise level sigma / alpha: of unit variance, and it fixes both ends always.
+    """
+    q = _spread(scales)
+    return scales.sigma / (SIGMA_DATA * q), -SIGMA_DATA * scales.alpha / q
+
+
+def edm_input(scales: Scales) -> Times:
+    """1 / q: x has unit variance for the network (c_in y in Karras et al. 2022, table 1)."""
+    return 1.0 / _spread(scales)
+
+
+def _spread(scales: Scales) -> Times:
+    return np.hypot(scales.sigma, SIGMA_DATA * scales.alpha)
+
+
+def input_scale(kind: str, scales: Scales) -> Times:
+    """What x is multiplied with before the network sees it."""
+    return INPUTS[kind](scales) if kind in INPUTS else np.ones_like(scales.alpha)
+
+
 def is_singular(kind: str, scales: Scales) -> bool:
-    """Whether the prediction leaves an end open at this time: D = alpha d - sigma c is 0 or inf."""
-    c, d = PREDICTIONS[kind](scales)
-    determinant = scales.alpha * d - scales.sigma * c
-    return not (np.isfinite(c) and np.isfinite(d) and abs(float(determinant)) > 1e-12)
+    """Whether the prediction leaves an end open at this time: D = alpha d - sigma c is 0 or inf.
+
+    D is measured against the sizes of the two rows, as the sine of the angle between them.
+    """
+    c, d = (float(value) for value in PREDICTIONS[kind](scales))
+    alpha, sigma = float(scales.alpha), float(scales.sigma)
+    size = math.hypot(c, d) * math.hypot(alpha, sigma)
+    return not (math.isfinite(size) and abs(alpha * d - sigma * c) > 1e-12 * size)
 
 
 def ends(kind: str, scales: Scales) -> Ends:
@@ -75,7 +110,13 @@ def ends(kind: str, scales: Scales) -> Ends:
     c, d = (float(value) for value in PREDICTIONS[kind](scales))
     alpha, sigma = float(scales.alpha), float(scales.sigma)
     determinant = alpha * d - sigma * c
-    return Ends(d / determinant, -sigma / determinant, -c / determinant, alpha / determinant)
+    return Ends(
+        d / determinant,
+        -sigma / determinant,
+        -c / determinant,
+        alpha / determinant,
+        float(input_scale(kind, scales)),
+    )
 
 
 PREDICTIONS: dict[str, Callable[[Scales], Row]] = {
@@ -84,4 +125,6 @@ PREDICTIONS: dict[str, Callable[[Scales], Row]] = {
     "data": data,
     "score": score,
     "v": v,
+    "edm": edm,
 }
+INPUTS: dict[str, Callable[[Scales], Times]] = {"edm": edm_input}

@@ -20,10 +20,11 @@ from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condi
 from .guidance import check as check_guidance
 from .guidance import guided
 from .noise import noise, seed_rows
-from .schedules import SCHEDULES
+from .schedules import named
 from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
+from .stochastic import DIFFUSIONS
 from .tableau import Tableau, run
 from .trace import trace
 
@@ -57,6 +58,7 @@ class Request(TypedDict, total=False):
     interval: tuple[float, float]
     chart: str
     eta: float
+    diffusion: str
     seed: int
 
 
@@ -84,7 +86,7 @@ class Plan:
     def states(self, start: int, stop: int) -> Iterator[State]:
         """The states of samples start..stop-1, the initial noise first."""
         spec, seeds = self.model.spec, self.seeds[start:stop]
-        first = SCHEDULES[spec.schedule](self.times[0])
+        first = named(spec.schedule)(self.times[0])
         x = noise(seeds, spec.shape, 0) * float(first.sigma)
         steps = len(self.times) - 1
         yield State(x, 0, steps, self.times[0])
@@ -160,6 +162,7 @@ def plan(
     interval: tuple[float, float] = (0.0, 1.0),
     chart: str = "straight",
     eta: float = 1.0,
+    diffusion: str = "sigma",
     seed: int = 0,
 ) -> Plan:
     """Every argument checked, everything computed that does not need the network.
@@ -168,7 +171,8 @@ def plan(
     null label; needed by a labelled model. context: float32, one (D,) or (L, D) for all or one per
     sample. solver, steps, grid, guidance: the model's recommendation where None; grid may be your
     own times. interval: the t in which guidance is on. eta >= 0: the strength of a noisy solver.
-    seed: 0..2^53-1. Raises ValueError naming the argument, what it may be and what it was.
+    diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
+    Raises ValueError naming the argument, what it may be and what it was.
     """
     spec, best = model.spec, model.spec.sampler
     whole("n", n, 1, MOST_SAMPLES)
@@ -188,7 +192,7 @@ def plan(
     )
     if not (is_number and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
-    schedule = SCHEDULES[spec.schedule]
+    schedule = named(spec.schedule)
     times = grids.make(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )
@@ -209,6 +213,7 @@ def plan(
         prediction=spec.prediction,
         chart=choose("chart", chart, CHARTS),
         eta=float(eta),
+        diffusion=choose("diffusion", diffusion, DIFFUSIONS),
         guided=(float(interval[0]), float(interval[1])) if on else None,
     )
     return Plan(

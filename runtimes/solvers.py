@@ -12,7 +12,25 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-from .stochastic import ancestral, euler_maruyama
+from .exponential import (
+    deis2,
+    deis3,
+    dpmpp_2m,
+    dpmpp_2s,
+    dpmpp_3m,
+    edm_heun,
+    unipc2,
+    unipc3,
+)
+from .multistep import ab2, ab3, ab4
+from .stochastic import (
+    ancestral,
+    edm_churn,
+    euler_maruyama,
+    langevin,
+    sde_dpmpp_2m,
+    stochastic_heun,
+)
 
 
 class Array(Protocol):
@@ -52,6 +70,33 @@ def heun(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
         yield y
 
 
+def ralston(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h (k1 + 3 k2) / 4, k2 at (y + 2/3 h k1, t + 2/3 h).
+
+    Of the two-call rules of order 2 the one with the smallest error bound (Ralston 1962).
+    """
+    for t, s in pairwise(grid):
+        h = s - t
+        k1 = field(y, t)
+        k2 = field(y + k1 * (h * 2.0 / 3.0), t + h * 2.0 / 3.0)
+        y = y + (k1 + k2 * 3.0) * (0.25 * h)
+        yield y
+
+
+def heun3(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
+    """y <- y + h (k1 + 3 k3) / 4, k2 at (y + h/3 k1, t + h/3), k3 at (y + 2/3 h k2, t + 2/3 h).
+
+    Heun 1900 (Hairer et al. 1993, II.1, table 1.1).
+    """
+    for t, s in pairwise(grid):
+        h = s - t
+        k1 = field(y, t)
+        k2 = field(y + k1 * (h / 3.0), t + h / 3.0)
+        k3 = field(y + k2 * (h * 2.0 / 3.0), t + h * 2.0 / 3.0)
+        y = y + (k1 + k3 * 3.0) * (0.25 * h)
+        yield y
+
+
 def rk4(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
     """y <- y + h (k1 + 2 k2 + 2 k3 + k4) / 6 (Kutta 1901; Hairer et al. 1993, II.1, table 1.2)."""
     for t, s in pairwise(grid):
@@ -65,34 +110,16 @@ def rk4(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
         yield y
 
 
-def ab2(field: Field[A], y: A, grid: Sequence[float]) -> Iterator[A]:
-    """y <- y + h ((1 + w/2) k(t) - w/2 k_before), w = h / h_before; the first step is Euler's.
-
-    Adams-Bashforth with variable steps (Hairer et al. 1993, III.5, eq. 5.3 for k = 2).
-    """
-    before: tuple[A, float] | None = None
-    for t, s in pairwise(grid):
-        h = s - t
-        k = field(y, t)
-        if before is None:
-            y = y + k * h
-        else:
-            k_before, h_before = before
-            w = h / h_before
-            y = y + k * (h * (1.0 + 0.5 * w)) + k_before * (-0.5 * w * h)
-        before = (k, h)
-        yield y
-
-
 @dataclass(frozen=True)
 class Solver:
     """An algorithm and what it promises.
 
     steps: the generator. order: of convergence in the largest step (weak order for a noisy one).
-    calls: network evaluations per step; extra: those it makes beyond steps * calls, in the whole run.
+    calls: network evaluations per step, where no end of the path saves one; extra: those that a start
+    makes beyond that, in the whole run.
     follows: what the generator is given. "field": the right hand side of an ODE, in any chart; "ends":
     the (data, noise) that the network implies, in the path's own variables; "noise": the ends and
-    a source of noise, to follow an SDE (see `stochastic`).
+    a source of noise, to follow an SDE; "diffusion": those and the SDE's g^2 (see `stochastic`).
     """
 
     steps: Callable[..., Iterator[Array]]
@@ -104,15 +131,31 @@ class Solver:
     @property
     def noisy(self) -> bool:
         """Whether it draws noise."""
-        return self.follows == "noise"
+        return self.follows in ("noise", "diffusion")
 
 
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler, order=1, calls=1),
     "midpoint": Solver(midpoint, order=2, calls=2),
     "heun": Solver(heun, order=2, calls=2),
+    "ralston": Solver(ralston, order=2, calls=2),
+    "heun3": Solver(heun3, order=3, calls=3),
     "rk4": Solver(rk4, order=4, calls=4),
     "ab2": Solver(ab2, order=2, calls=1),
-    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="noise"),
+    "ab3": Solver(ab3, order=3, calls=1, extra=1),
+    "ab4": Solver(ab4, order=4, calls=1, extra=4),
+    "dpmpp_2s": Solver(dpmpp_2s, order=2, calls=2, follows="ends"),
+    "dpmpp_2m": Solver(dpmpp_2m, order=2, calls=1, follows="ends"),
+    "dpmpp_3m": Solver(dpmpp_3m, order=2, calls=1, follows="ends"),
+    "unipc2": Solver(unipc2, order=3, calls=1, follows="ends"),
+    "unipc3": Solver(unipc3, order=3, calls=1, follows="ends"),
+    "deis2": Solver(deis2, order=2, calls=1, follows="ends"),
+    "deis3": Solver(deis3, order=2, calls=1, follows="ends"),
+    "edm_heun": Solver(edm_heun, order=2, calls=2, follows="ends"),
+    "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="diffusion"),
+    "stochastic_heun": Solver(stochastic_heun, order=2, calls=2, follows="diffusion"),
     "ancestral": Solver(ancestral, order=1, calls=1, follows="noise"),
+    "sde_dpmpp_2m": Solver(sde_dpmpp_2m, order=2, calls=1, follows="noise"),
+    "edm_churn": Solver(edm_churn, order=2, calls=2, follows="noise"),
+    "langevin": Solver(langevin, order=1, calls=2, follows="noise"),
 }

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from .choices import choose
-from .grids import GRIDS, check_steps
+from . import grids, schedules
+from .choices import choose, quoted
 from .guidance import check as check_guidance
 from .predictions import PREDICTIONS
-from .schedules import SCHEDULES
 from .solvers import SOLVERS
 
 VERSION = 1
 CONDITIONS = ("none", "label", "context")
+LONGEST = 1 << 22  # characters of JSON: room for a hundred thousand label names
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Sampler:
 
     def __post_init__(self) -> None:
         choose("solver", self.solver, SOLVERS)
-        choose("grid", self.grid, GRIDS)
-        check_steps(self.steps)
+        grids.named(self.grid)
+        grids.check_steps(self.steps)
         check_guidance(self.guidance, (0.0, 1.0))
 
 
@@ -93,7 +93,7 @@ class Spec:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        choose("schedule", self.schedule, SCHEDULES)
+        schedules.named(self.schedule)
         choose("prediction", self.prediction, PREDICTIONS)
         object.__setattr__(self, "shape", tuple(self.shape))  # a list is as good
         low, high = self.value_range or (0.0, 1.0)
@@ -116,6 +116,10 @@ def to_json(spec: Spec) -> str:
 
 def from_json(text: str) -> Spec:
     """The spec a JSON text holds; ValueError names the first key that is not as it should be."""
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"spec: expected at most {LONGEST} characters of JSON, got {len(text)}; export again"
+        )
     try:
         raw = json.loads(
             text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
@@ -143,7 +147,7 @@ T = TypeVar("T")
 def _record(kind: type[T], raw: object, where: str) -> T:
     """A dataclass from a JSON object: every key known and of its annotated type, none missing."""
     if not isinstance(raw, dict):
-        raise ValueError(f"{where}: expected an object, got {raw!r}; export the model again")
+        raise ValueError(f"{where}: expected an object, got {quoted(raw)}; export the model again")
     hints = get_type_hints(kind)
     for key in raw:
         choose(f"{where} key", key, hints)
@@ -171,7 +175,9 @@ def _value(kind: Any, raw: object, where: str) -> Any:
         return float(raw)  # type: ignore[arg-type]
     if kind in (int, str) and type(raw) is kind:
         return raw
-    raise ValueError(f"{where}: expected {_words(kind)}, got {raw!r}; export the model again")
+    raise ValueError(
+        f"{where}: expected {_words(kind)}, got {quoted(raw)}; export the model again"
+    )
 
 
 def _words(kind: Any) -> str:
@@ -181,7 +187,7 @@ def _words(kind: Any) -> str:
 def _finite(number: str) -> float:
     value = float(number)  # NaN, Infinity or 1e999 would pass Python's reader
     if not math.isfinite(value):
-        raise ValueError(f"{number} is not a number in JSON")
+        raise ValueError(f"{number[:40]} is not a number in JSON")
     return value
 
 

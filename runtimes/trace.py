@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .flow import flow
+from .stochastic import Diffusion
 from .tableau import Row, Tableau, Weights
 
 
@@ -22,6 +23,7 @@ def trace(
     prediction: str = "velocity",
     chart: str = "straight",
     eta: float = 1.0,
+    diffusion: str | Diffusion = "sigma",
     guided: tuple[float, float] | None = None,
 ) -> Tableau:
     """The tableau of one run over `times`; guided: the interval of t where guidance is on, or None."""
@@ -36,6 +38,7 @@ def trace(
         chart=chart,
         draw=tape.draw,
         eta=eta,
+        diffusion=diffusion,
     )
     for state in states:
         tape.shown[tape.calls] = state

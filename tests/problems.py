@@ -32,12 +32,38 @@ class Exact:
             return self.velocity(x, scales)
         if kind == "score":
             return self.score(x, alpha, sigma)
+        if kind == "edm":  # at the ends the limit, to 1e-8: there the table divides by 0
+            alpha, sigma = max(alpha, 1e-8), max(sigma, 1e-8)
         data, noise = self.posterior(x, alpha, sigma)
+        if kind == "edm":
+            skip, out, _ = edm_factors(sigma / alpha)
+            return (data - skip * x / alpha) / out
         return {"data": data, "noise": noise, "v": alpha * noise - sigma * data}[kind]
 
     def network(self, kind, schedule):
         """(x, t) -> output, as `flow` wants it."""
-        return lambda x, t: self.output(kind, x, schedule(t))
+
+        def answer(shown, t):
+            scales = schedule(t)
+            x = shown * input_factor(kind, scales)
+            return self.output(kind, x, scales)
+
+        return answer
+
+
+def edm_factors(level):
+    """c_skip, c_out and c_in for data with noise of that level added, deviation of the data 0.5.
+
+    Karras et al. 2022, table 1.
+    """
+    total = level**2 + 0.25
+    return 0.25 / total, level * 0.5 / np.sqrt(total), 1 / np.sqrt(total)
+
+
+def input_factor(kind, scales):
+    """x / what a network of that kind is shown: the edm network sees c_in x / alpha."""
+    alpha, sigma = max(float(scales.alpha), 1e-8), float(scales.sigma)
+    return alpha / edm_factors(sigma / alpha)[2] if kind == "edm" else 1.0
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 
 from runtimes.charts import CHARTS, time_at
 from runtimes.flow import flow
-from runtimes.schedules import SCHEDULES
+from runtimes.schedules import SCHEDULES, named
 
 from .problems import MIXTURE, starts
 
@@ -88,6 +88,50 @@ def test_full_path_is_finite_where_the_rates_are(chart, schedule):
     assert np.isfinite(list(run)).all()
 
 
+@pytest.mark.parametrize("schedule", ["vp", "discrete", "edm"])
+def test_noise_chart_holds_the_whole_path_where_some_data_is_there_from_the_start(schedule):
+    """alpha(0) > 0: sigma / alpha is finite at both ends (Karras et al. 2022 step in it)."""
+    ends = [
+        list(
+            flow(
+                "euler",
+                MIXTURE.network("v", SCHEDULES[schedule]),
+                starts(4),
+                np.linspace(0, 1, 9),
+                schedule=schedule,
+                prediction="v",
+                chart=chart,
+            )
+        )[-1]
+        for chart in ("noise", "straight")
+    ]
+    np.testing.assert_allclose(*ends, atol=1e-11)
+
+
+def test_a_schedule_with_its_own_numbers():
+    """sigma = 1 - t^3 is the linear path at t^3: the straight chart walks the same states."""
+    grid = np.linspace(0.2, 0.9, 6)
+    ends = [
+        list(
+            flow(
+                "rk4",
+                MIXTURE.network("data", rule),
+                starts(4),
+                times,
+                schedule=name,
+                prediction="data",
+            )
+        )[-1]
+        for name, rule, times in (
+            ("polynomial(3)", named("polynomial(3)"), grid),
+            ("linear", SCHEDULES["linear"], grid**3),
+        )
+    ]
+    np.testing.assert_allclose(*ends, atol=1e-12)
+    with pytest.raises(ValueError, match="did you mean 'polynomial'"):
+        list(flow("euler", lambda x, t: x, starts(2), grid, schedule="polynomail(3)"))
+
+
 @pytest.mark.parametrize(
     ("chart", "schedule", "solver", "end"),
     [
@@ -95,6 +139,10 @@ def test_full_path_is_finite_where_the_rates_are(chart, schedule):
         ("noise", "cosine", "euler", "t = 0"),
         ("data", "linear", "euler", "t = 1"),
         ("data", "vp", "euler", "t = 1"),
+        ("data", "edm", "euler", "t = 1"),
+        ("data", "polynomial", "euler", "t = 1"),
+        ("noise", "shifted", "euler", "t = 0"),
+        ("path", "stable_diffusion", "heun", "t = 1"),
         ("path", "vp", "heun", "t = 1"),  # d_sigma is -infinity there
     ],
 )

@@ -192,6 +192,34 @@ def test_not_a_number_in_the_facts_is_refused_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_never_saved(tmp_path, bad):
+    save(tmp_path, some(1))
+    with pytest.raises(FloatingPointError, match="step 2: expected finite numbers in ema/a"):
+        save(tmp_path, Checkpoint(2, {"ema/a": np.array([1.0, bad], np.float32)}))
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000001.safetensors"]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda p: os.symlink("/dev/zero", p)])
+def test_what_is_no_file_is_passed_over_and_stays(tmp_path, make):
+    save(tmp_path, some(1))
+    make(tmp_path / "checkpoint-00000009.safetensors")
+    with pytest.warns(UserWarning, match="00000009.*went back to checkpoint-00000001"):
+        assert latest(tmp_path).step == 1
+    for step in (10, 11, 12):
+        save(tmp_path, some(step))
+    assert {p.name[17:19] for p in tmp_path.iterdir()} == {"09", "11", "12"}
+
+
+@pytest.mark.parametrize("facts", [{"step": "7"}, {"step": -1}, {"step": True}, {}, [], None])
+def test_a_sealed_file_with_other_facts_is_no_checkpoint(tmp_path, facts):
+    text = json.dumps({"facts": facts, "sha256": checkpoints._digest({}, facts)})
+    path = tmp_path / "checkpoint-00000007.safetensors"
+    path.write_bytes(safetensors.numpy.save({}, metadata={"checkpoint": text}))
+    with pytest.raises(ValueError, match="expected"):
+        read(path)
+
+
 SAVER = """
 import sys, numpy as np; from pathlib import Path
 from toolkit.checkpoints import Checkpoint, save

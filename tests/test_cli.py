@@ -76,6 +76,12 @@ def test_sample_to_arrays_equals_the_python_call(toolkit, faces, tmp_path):
         runtimes.load(faces), 5, label=["cat", 2], solver="rk4", steps=3, seed=9
     )
     assert np.array_equal(np.load(tmp_path / "a.npy"), expected)
+    noisy = {"solver": "stochastic_heun", "diffusion": "variance"}
+    words = [word for name, value in noisy.items() for word in (f"--{name}", value)]
+    path = tmp_path / "noisy.npy"
+    assert toolkit("sample", faces, "-n", 2, "-l", 1, *words, "-o", path)[0] == 0
+    expected = runtimes.sample(runtimes.load(faces), 2, label=1, **noisy)
+    assert np.array_equal(np.load(path), expected)
     assert toolkit("sample", faces, "-n", 5, "-l", 0, "-o", tmp_path / "b.npz")[0] == 0
     with np.load(tmp_path / "b.npz") as file:
         assert np.array_equal(file["x"], runtimes.sample(runtimes.load(faces), 5, label=0))
@@ -147,6 +153,10 @@ MISTAKES = {
         ("sample", "{model}", *GOOD, "--solver", "huen", "-o", "{out}"),
         "did you mean 'heun'",
     ),
+    "B03 diffusion": (
+        ("sample", "{model}", *GOOD, "--diffusion", "sigmas", "-o", "{out}"),
+        "did you mean 'sigma'",
+    ),
     "B03 grid": (("sample", "{model}", *GOOD, "--grid", "0,0.5,0.4", "-o", "{out}"), "increasing"),
     "B04 nan": (
         ("sample", "{model}", *GOOD, "--guidance", "nan", "-o", "{out}"),
@@ -183,6 +193,19 @@ MISTAKES = {
     "train key": (
         ("train", "digits", "--out", "{out}", "--schedule", "linaer"),
         "did you mean 'linear'",
+    ),
+    "train numbers": (
+        ("train", "digits", "--out", "{out}", "--schedule", "polynomial(0)"),
+        "polynomial(n=2) with numbers",
+    ),
+    "train prediction": (
+        ("train", "digits", "--out", "{out}", "--prediction", "edn"),
+        "did you mean 'edm'",
+    ),
+    "grid": (("sample", "{model}", *GOOD, "--grid", "karas(5)", "-o", "{out}"), "'karras'"),
+    "grid numbers": (
+        ("sample", "{model}", *GOOD, "--grid", "beta(1,2,3)", "-o", "{out}"),
+        "beta(a=0.6, b=0.6) with numbers",
     ),
     "train steps": (("train", "digits", "--out", "{out}", "--steps", "0"), "steps: expected"),
     "train resume": (("train", "digits", "--out", "{out}", "--resume"), "expected"),

@@ -1,4 +1,7 @@
 import itertools
+import os
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -410,6 +413,48 @@ def test_damaged_files_are_refused_or_read_but_never_raise_anything_else(tmp_pat
                 refused.append(str(error))
     assert len(refused) > 60
     assert not [message for message in refused if "\n" in message]
+
+
+def test_a_decompression_bomb_is_refused_unopened(tmp_path):
+    """272 MiB of zeros in a quarter of one, written down without ever making it."""
+    path, zeros = tmp_path / "bomb.npz", bytes(1 << 24)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as file,
+    ):
+        claim = {"descr": "<f4", "fortran_order": False, "shape": (17 << 18, 16)}
+        np.lib.format.write_array_header_1_0(file, claim)
+        for _ in range(17):
+            file.write(zeros)
+    assert path.stat().st_size < 2 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"bomb.npz: expected at most 200 .* in x.npy from"):
+            data.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_packs_well_is_no_bomb(tmp_path):
+    """Four megabytes of zeros: nothing that could hurt."""
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 1000), np.float32))
+    assert not data.load(path).x.any()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"x\.npz: expected a .npz or .npy file, got a"):
+        data.load(tmp_path / "x.npz")
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x", b"plain bytes")
+    with pytest.raises(ValueError, match=r"x\.npz: expected a .npz or .npy of plain numbers"):
+        data.load(tmp_path / "x.npz")
 
 
 def test_a_header_that_claims_too_much_is_refused(tmp_path):

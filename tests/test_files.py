@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from runtimes.files import write_whole
+from runtimes.files import refuse_existing, write_whole
 
 
 def test_writes_and_replaces(tmp_path):
@@ -75,3 +75,39 @@ def test_written_to_disk_before_the_rename(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *a, n=name, r=real: (done.append(n), r(*a))[1])
     write_whole(tmp_path / "a", b"x")
     assert done == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a device or pipe"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_only_a_plain_file_is_ever_replaced(tmp_path, kind, linked):
+    """A rename onto /dev/null would leave a plain file there for everybody."""
+    target = tmp_path / "target"
+    target.mkdir() if kind == "a folder" else os.mkfifo(target)
+    name = tmp_path / "link" if linked else target
+    if linked:
+        name.symlink_to(target)
+    before = os.lstat(target)
+    for check in (lambda: refuse_existing(name, True), lambda: write_whole(name, b"x")):
+        with pytest.raises(FileExistsError, match=f"expected a plain file or none, got {kind}"):
+            check()
+    assert os.lstat(target) == before
+    assert len(list(tmp_path.iterdir())) == 1 + linked
+
+
+def test_the_temporary_file_is_written_through_no_link(tmp_path):
+    """Its name can be guessed, so in a folder of many people somebody may be there first."""
+    (tmp_path / "theirs").write_bytes(b"precious")
+    (tmp_path / f".a.tmp-{os.getpid()}").symlink_to(tmp_path / "theirs")
+    write_whole(tmp_path / "a", b"x")
+    assert (tmp_path / "theirs").read_bytes() == b"precious"
+    assert sorted(os.listdir(tmp_path)) == ["a", "theirs"]
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".npy", "\N{SNOWMAN}" * 84])
+def test_the_longest_name_a_folder_can_hold(tmp_path, name):
+    assert write_whole(tmp_path / name, b"x").read_bytes() == b"x"
+
+
+def test_a_name_no_folder_can_hold_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="expected a name of at most 255 bytes"):
+        refuse_existing(tmp_path / ("a" * 256), False)

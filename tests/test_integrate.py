@@ -23,11 +23,8 @@ class Exact:
         assert x.dtype == t.dtype == np.float32
         assert t.shape == (len(x),)
         self.rows += len(x)
-        schedule = SCHEDULES[self.spec.schedule]
-        out = [
-            self.problem.output(self.spec.prediction, row[None].astype(float), schedule(float(s)))
-            for row, s in zip(x, t, strict=True)
-        ]
+        answer = self.problem.network(self.spec.prediction, SCHEDULES[self.spec.schedule])
+        out = [answer(row[None].astype(float), float(s)) for row, s in zip(x, t, strict=True)]
         return np.concatenate(out).astype(np.float32)
 
 

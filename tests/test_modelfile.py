@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import os
 import random
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -348,3 +349,30 @@ def test_bytes_that_look_like_an_ort_file_inside(tmp_path):
     path.write_bytes(seal(start + good))
     assert path.read_bytes()[4:8] == b"ORTM"
     refuse(path, "a field that is not expected")  # no model has a field 10
+
+
+def test_words_of_a_stranger_stay_in_one_line(tmp_path):
+    """Names inside a file are quoted in errors; they may hold anything."""
+    evil = "Evil\n\x1b[2J" + "x" * 10_000
+    model = proto(mixture_graph(), mixture_spec())
+    model.graph.node[0].domain = evil
+    path = tmp_path / "a.onnx"
+    write_proto(path, model)
+    with pytest.raises(ModelError, match="Evil") as error:
+        read(path)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) <= 2000
+
+
+def test_a_large_file_without_a_seal_is_refused_by_its_end(tmp_path):
+    """Two gigabytes of zeros cost nothing on disk; they must not cost two of memory."""
+    path = tmp_path / "a.onnx"
+    with open(path, "wb") as file:
+        file.truncate(2**31 - 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="expected a seal at the end, got none"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()

@@ -9,10 +9,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("test_solvers.py", "polynomials or expm")
-NOISY = ("test_stochastic.py", "weak or ddpm or drawn")
+MULTI = ("test_solvers.py", "expm")
+POWER = (
+    "test_exponential.py",
+    "expm or polynomials or linear_in or quadrature",
+)
+MARUYAMA = ("test_stochastic.py", "monte_carlo and euler_maruyama or drawn")
+ANCESTRAL = ("test_stochastic.py", "monte_carlo and ancestral or ddpm")
+HEUN = ("test_stochastic.py", "monte_carlo and stochastic_heun")
+MULTISTEP = ("test_stochastic.py", "monte_carlo and sde_dpmpp_2m")
+DIFFUSERS = ("test_diffusers_sde.py", "trajectories")
+CHURN = ("test_stochastic.py", "monte_carlo and edm_churn or lifts")
+LANGEVIN = ("test_stochastic.py", "known_point and langevin or corrects_by")
+DIFFUSION = ("test_stochastic.py", "by_hand or that_is_none")
 CHART = ("test_charts.py", "derivatives or clock")
 ENDS = ("test_predictions.py", "velocity_target or v_target or gradient")
 RATES = ("test_schedules.py", "precision or ends")
+NAMED = ("test_schedules.py", "usual_numbers")
+EDM = ("test_predictions.py", "published or unit_variance")
+SHOWN = ("test_predictions.py", "shown")
+GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
 GUIDED = ("test_integrate.py", "its_interval")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
@@ -29,13 +45,67 @@ MUTANTS = [  # file, text, what it becomes, who must notice
         EXACT,
     ),
     ("solvers.py", "field(y + k3 * h, s)", "field(y + k2 * h, s)", EXACT),
-    ("solvers.py", "    w = h / h_before", "    w = h_before / h", EXACT),
-    ("solvers.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
-    ("stochastic.py", "math.sqrt(2.0 * float", "math.sqrt(1.0 * float", NOISY),
-    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", NOISY),
-    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", NOISY),
-    ("stochastic.py", "data * alpha_s", "data * alpha_t", NOISY),
-    ("stochastic.py", "draw(k) * n", "draw(k + 1) * n", NOISY),
+    ("solvers.py", "(k1 + k2 * 3.0)", "(k1 * 3.0 + k2)", EXACT),
+    ("solvers.py", "field(y + k2 * (h * 2.0 / 3.0)", "field(y + k1 * (h * 2.0 / 3.0)", EXACT),
+    ("multistep.py", "    w = h / h_before", "    w = h_before / h", EXACT),
+    ("multistep.py", "(-0.5 * w * h)", "(0.5 * w * h)", EXACT),
+    ("multistep.py", "1.0 / (j + 1)", "1.0 / j", EXACT),
+    ("multistep.py", "[(before - t) / h", "[(t - before) / h", EXACT),
+    ("multistep.py", "*past[:2]]", "*past[:1]]", EXACT),
+    ("multistep.py", "field(y + k2 * (h * 2.0 / 3.0)", "field(y + k * (h * 2.0 / 3.0)", MULTI),
+    ("exponential.py", "float(after.alpha) - float(now", "float(now.alpha) - float(now", POWER),
+    ("exponential.py", "found[-1] * j / h", "found[-1] / h", POWER),
+    ("exponential.py", "-0.5 * math.expm1(-h)", "-math.expm1(-h)", POWER),
+    ("exponential.py", "{seen - at: end", "{at - seen: end", POWER),
+    ("exponential.py", "DATA, 3, halved", "DATA, 2, halved", POWER),
+    ("exponential.py", "NOISE, 2, exact", "DATA, 2, exact", POWER),
+    ("exponential.py", "NOISE, 3, exact", "NOISE, 2, exact", POWER),
+    (
+        "exponential.py",
+        "unipc(ends, x, grid, scales, 2)",
+        "unipc(ends, x, grid, scales, 1)",
+        POWER,
+    ),
+    (
+        "exponential.py",
+        "unipc(ends, x, grid, scales, 3)",
+        "unipc(ends, x, grid, scales, 2)",
+        POWER,
+    ),
+    ("exponential.py", "data * -trust", "data * trust", POWER),
+    ("exponential.py", "0.5 * (clock(now)", "0.6 * (clock(now)", POWER),
+    ("exponential.py", "half = 0.5 * (\n", "half = 1.0 * (\n", POWER),
+    ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", MARUYAMA),
+    ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", MARUYAMA),
+    ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", ANCESTRAL),
+    ("stochastic.py", "data * alpha_s + noise * math", "data * sigma_s + noise * math", ANCESTRAL),
+    (
+        "stochastic.py",
+        "x + draw(k) * spread\n        yield",
+        "x + draw(k + 1) * spread\n        yield",
+        MARUYAMA,
+    ),
+    ("stochastic.py", "ends(x + f1 * h, s)", "ends(x + f1 * h, t)", HEUN),
+    ("stochastic.py", "(square + square_after)", "(square + square)", HEUN),
+    (
+        "stochastic.py",
+        "(f1 + f2) * (0.5 * h)",
+        "(f1 + f1) * (0.5 * h)",
+        HEUN,
+    ),
+    ("stochastic.py", "0.5 * h / h_before", "0.5 * h_before / h", DIFFUSERS),
+    ("stochastic.py", "data_before * (-w)", "data * (-w)", MULTISTEP),
+    ("stochastic.py", "alpha_s * (1.0 - p * q)", "alpha_s * (1.0 - p)", MULTISTEP),
+    ("stochastic.py", "p = q ** (eta**2)", "p = q ** (2.0 * eta)", DIFFUSERS),
+    ("stochastic.py", "_heun_in_ratio(ends, lifted", "_heun_in_ratio(ends, x", CHURN),
+    ("stochastic.py", "- (shrink * sigma) ** 2", "- sigma**2", CHURN),
+    ("stochastic.py", "t = max(above, grid[0])", "t = above", CHURN),
+    ("stochastic.py", "noise * (-half)", "noise * half", CHURN),
+    ("stochastic.py", "noise * (-e * sigma_s)", "noise * (-e)", LANGEVIN),
+    ("stochastic.py", "e * (2.0 - e)", "e * (1.0 - e)", LANGEVIN),
+    ("stochastic.py", "_, noise = ends(x, s)", "_, noise = ends(x, t)", LANGEVIN),
+    ("stochastic.py", "(square / (2.0 *", "(square / (1.0 *", DIFFUSION),
+    ("stochastic.py", "0.0 <= square < math.inf", "0.0 <= abs(square)", DIFFUSION),
     ("predictions.py", "-c / determinant", "c / determinant", ENDS),
     (
         "predictions.py",
@@ -53,6 +123,23 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("schedules.py", "0.5 * 0.1 * u", "0.1 * u", RATES),
     ("schedules.py", "-0.5 * np.pi * alpha", "0.5 * np.pi * alpha", RATES),
+    ("schedules.py", "n * t ** (n - 1.0)", "n * t**n", RATES),
+    ("schedules.py", "m = t + shift * (1.0 - t)", "m = shift * t + (1.0 - t)", RATES),
+    ("schedules.py", "-0.014 * k *", "-0.014 *", RATES),
+    ("schedules.py", "m1 * f * (3.0 * f - 2.0)", "m1 * f * (3.0 * f - 1.0)", RATES),
+    ("schedules.py", "0.25 * (3.0 * sums", "0.25 * (2.0 * sums", RATES),
+    ("choices.py", "function(*args, *numbers)", "function(*args)", NAMED),
+    ("predictions.py", "-SIGMA_DATA * scales.alpha / q", "SIGMA_DATA * scales.alpha / q", EDM),
+    ("predictions.py", "return 1.0 / _spread(scales)", "return _spread(scales)", EDM),
+    ("flow.py", "network(x * at.input, t)", "network(x, t)", SHOWN),
+    ("flow.py", "point.m * at.input", "point.m", SHOWN),
+    ("grids.py", "low + (0.5 * np.pi - low)", "(0.5 * np.pi - low)", GRID),
+    ("grids.py", "np.float64(0.002) ** (1.0 / rho)", "np.float64(0.002) ** (1.0 / 7.0)", GRID),
+    ("grids.py", "np.exp(-np.log(top)", "np.exp(-np.log(80.0)", GRID),
+    ("grids.py", "(n + 1.0 - b)", "(n + b)", GRID),
+    ("grids.py", "(indices + 1.0) / count", "indices / count", GRID),
+    ("grids.py", "np.rint(count *", "np.floor(count *", GRID),
+    ("grids.py", "START, float(time_of_ratio(schedule, START))", "START", GRID),
     ("adaptive.py", "49 / 176", "49 / 167", PAIRS),
     ("adaptive.py", "71 / 1920", "71 / 1902", PAIRS),
     ("adaptive.py", "-10690763975 /", "10690763975 /", PAIRS),
@@ -62,7 +149,7 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("integrate.py", "(1.0 - weight)", "(weight - 1.0)", GUIDED),
     ("likelihood.py", "ode.m(start) / ode.m(end)", "ode.m(end) / ode.m(start)", LIKELY),
     ("likelihood.py", "flat.shape[1] * on_y", "on_y", LIKELY),
-    ("likelihood.py", "on_out * m * traced", "on_out * traced", LIKELY),
+    ("likelihood.py", "on_out * shown * traced", "on_out * traced", LIKELY),
     ("likelihood.py", "scale + grown", "scale - grown", LIKELY),
     ("likelihood.py", "math.pi * sigma**2", "math.pi", LIKELY),
     ("likelihood.py", "total / probes", "total", LIKELY),

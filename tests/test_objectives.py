@@ -1,15 +1,21 @@
 """The target is what its name says, the loss is finite, and its minimum is the known one."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 import torch
 
+import runtimes
+from export import TorchModel
 from runtimes.predictions import PREDICTIONS
 from runtimes.schedules import SCHEDULES
-from tests.problems import TILTED
-from toolkit import objectives
+from tests.problems import TILTED, edm_factors
+from toolkit import objectives, train_torch
+from toolkit.data import load
 from toolkit.paths import TIME_DRAWS
+from toolkit.recipe import default_recipe
 
 # quadrature over t in (0, 1), away from the ends where a float32 number of a target overflows
 NODES, QUADRATURE = np.polynomial.legendre.leggauss(40)
@@ -75,7 +81,12 @@ def test_times_keep_off_an_end_only_where_the_target_is_infinite():
         for kind in ("noise", "data", "v"):
             assert objectives.inside(times, schedule, kind).tolist() == times.tolist()
     assert objectives.inside(times, "linear", "velocity").tolist() == times.tolist()
-    assert objectives.inside(times, "vp", "velocity").tolist() == [1e-6, 0.3, 0.999]
+    for schedule in ("vp", "discrete", "stable_diffusion"):
+        assert objectives.inside(times, schedule, "velocity").tolist() == [1e-6, 0.3, 0.999]
+    for schedule in ("edm", "polynomial", "shifted"):
+        assert objectives.inside(times, schedule, "velocity").tolist() == times.tolist()
+    kept = objectives.inside(times, "polynomial(0.5)", "velocity")
+    assert kept.tolist() == [0.001, 0.3, 1 - 1e-6]
 
 
 def test_score_is_weighted_like_the_noise():
@@ -88,6 +99,72 @@ def test_score_is_weighted_like_the_noise():
     assert mine == pytest.approx(((guess - noise) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_edm_loss_is_that_of_the_paper(schedule):
+    """Karras et al. 2022, eq. 8 with table 1: lambda |D(y) - data|^2, D = c_skip y + c_out F(c_in y),
+    lambda = (level^2 + 0.25) / (0.5 level)^2, y = data + level noise."""
+    data, noise = pair()
+    times = np.linspace(0.05, 0.95, 64)
+    row = objectives.row(times, schedule, "edm", 2)
+    alpha, sigma = (value[:, None] for value in SCHEDULES[schedule](times)[:2])
+    level = sigma / alpha
+    skip, out, show = edm_factors(level)
+    y = data + level * noise
+    np.testing.assert_allclose(objectives.point(row, data, noise), show * y, rtol=2e-6, atol=1e-6)
+    answer = np.random.default_rng(1).standard_normal(data.shape)
+    theirs = (level**2 + 0.25) / (0.5 * level) ** 2 * (skip * y + out * answer - data) ** 2
+    mine = objectives.loss(row, answer, objectives.target(row, data, noise))
+    assert mine == pytest.approx(theirs.mean(), rel=1e-5)
+
+
+def test_velocity_and_v_are_weighted_down_where_the_noise_is_above_one():
+    """On `edm` only: sigma runs from 80 to 0 and crosses 1 on the way; all others stay below."""
+    times = np.linspace(0, 1, 9)
+    for kind in ("velocity", "v"):
+        for schedule in SCHEDULES:
+            weight = objectives.row(times, schedule, kind, 1).weight
+            sigma = np.maximum(SCHEDULES["edm"](times).sigma, 1) if schedule == "edm" else 1.0
+            np.testing.assert_allclose(weight * sigma**2, np.ones(9), rtol=1e-6)
+
+
+def test_only_edm_scales_what_the_network_is_shown():
+    times = np.linspace(0.1, 0.9, 5)
+    for kind in PREDICTIONS:
+        shown = objectives.row(times, "shifted(2)", kind, 1).input
+        assert (shown == 1).all() == (kind != "edm")
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, "polynomial(3)", "discrete(0.1, 0.3, 0.9)"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_few_steps_of_training_are_finite(schedule, prediction):
+    data, rng = torch.tensor(pair(32)[0], dtype=torch.float32), np.random.default_rng(6)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.SiLU(), torch.nn.Linear(16, 3))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        row = objectives.row(rng.uniform(size=32), schedule, prediction, 2).to(torch.from_numpy)
+        noise = torch.randn(32, 3)
+        shown = torch.cat([objectives.point(row, data, noise), row.time[:, None]], 1)
+        loss = objectives.loss(row, network(shown), objectives.target(row, data, noise))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all()
+    assert all(torch.isfinite(weight).all() for weight in network.parameters())
+
+
+def test_numbers_of_a_schedule_reach_the_recipe_the_spec_and_the_samples(tmp_path):
+    data = load("two-moons")
+    recipe = replace(default_recipe(data), width=16, depth=1, steps=3, batch=32, warmup=0)
+    recipe = replace(recipe, schedule="polynomial(3)", prediction="edm")
+    assert len(list(train_torch.train(recipe, data, tmp_path))) == 3
+    module, spec = train_torch.load(tmp_path)
+    assert (spec.schedule, spec.prediction) == ("polynomial(3)", "edm")
+    assert np.isfinite(runtimes.sample(TorchModel(spec, module), 4, steps=3)).all()
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_exact_field_has_the_least_loss(prediction):
     """The posterior mean minimises the mean square: any step away from it costs |step|^2."""
@@ -96,7 +173,7 @@ def test_exact_field_has_the_least_loss(prediction):
     data = rng.multivariate_normal(TILTED.mean, TILTED.cov, 4000)
     noise = rng.standard_normal((4000, 3))
     row = objectives.row(times, "linear", prediction, 2)
-    x = objectives.point(row, data, noise)
+    x = objectives.point(row, data, noise) / row.input
     wanted = objectives.target(row, data, noise)
     exact = np.concatenate(
         [

@@ -23,6 +23,16 @@ def test_every_pixel_value_survives_the_trip_to_its_range(value_range):
     np.testing.assert_array_equal(back, pixels)
 
 
+@pytest.mark.parametrize(
+    "value_range", [(-1.7e308, 1.7e308), (0.0, 5e-324), (-1e300, 0.0), (1.0, 1.0 + 2**-52)]
+)
+def test_any_range_a_spec_may_name_gives_pixels(value_range):
+    low, high = value_range
+    images = np.array([low, high], np.float64).clip(-3e38, 3e38).reshape(2, 1, 1, 1)
+    pixels = pictures.to_pixels(images, value_range).ravel()
+    assert 0 <= pixels[0] <= pixels[1] <= 255
+
+
 def test_pixels_round_to_the_nearest_and_clip():
     x = np.array([-1e38, -1.5, -1.0, 0.4 * 2 / 255 - 1, 0.6 * 2 / 255 - 1, 1.0, 7.0, 1e38])
     np.testing.assert_array_equal(pictures.to_pixels(x), [0, 0, 0, 0, 1, 255, 255, 255])

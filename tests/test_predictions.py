@@ -1,13 +1,16 @@
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.grids import END, START
-from runtimes.predictions import PREDICTIONS, ends, is_singular
+from runtimes.flow import flow
+from runtimes.grids import END, START, trim
+from runtimes.predictions import PREDICTIONS, ends, input_scale, is_singular
 from runtimes.schedules import SCHEDULES
 
-from .problems import MIXTURE, ROUND, TILTED, starts
+from .problems import MIXTURE, ROUND, TILTED, edm_factors, starts
 
 kinds = pytest.mark.parametrize("kind", PREDICTIONS)
 schedules = pytest.mark.parametrize("schedule", SCHEDULES)
@@ -27,6 +30,12 @@ def test_exact_output_gives_the_exact_ends(kind, schedule, t):
     assert all(type(value) is float for value in at)
 
 
+@cache
+def within(schedule):
+    """What the trimming leaves of [0, 1]: of `edm` less than of the others."""
+    return trim(np.array([0.0, 1.0]), SCHEDULES[schedule], "score").tolist()
+
+
 @kinds
 @pytest.mark.parametrize("other", PREDICTIONS)
 @schedules
@@ -34,7 +43,7 @@ def test_exact_output_gives_the_exact_ends(kind, schedule, t):
 @given(t=safe)
 def test_conversion_cycle(kind, other, schedule, t):
     """kind -> ends -> other -> ends -> kind gives back any prediction, trained or not."""
-    scales = SCHEDULES[schedule](t)
+    scales = SCHEDULES[schedule](float(np.clip(t, *within(schedule))))
     x, p = starts(4), starts(4, seed=9)
     there = _through(kind, other, scales, x, p)
     back = _through(other, kind, scales, x, there)
@@ -98,29 +107,87 @@ def test_score_is_the_gradient_of_the_log_density(schedule, problem, t):
     np.testing.assert_allclose(float(d) * noise, gradient, rtol=1e-6, atol=1e-6)
 
 
-SINGULAR = {  # (at the noise, at the data): where the prediction leaves an end open
-    ("noise", "linear"): (True, False),
-    ("noise", "cosine"): (True, False),
-    ("noise", "vp"): (False, False),
-    ("data", "linear"): (False, True),
-    ("data", "cosine"): (False, True),
-    ("data", "vp"): (False, True),
-    ("score", "linear"): (True, True),
-    ("score", "cosine"): (True, True),
-    ("score", "vp"): (False, True),
-    ("velocity", "linear"): (False, False),
-    ("velocity", "cosine"): (False, False),
-    ("velocity", "vp"): (False, True),
-    ("v", "linear"): (False, False),
-    ("v", "cosine"): (False, False),
-    ("v", "vp"): (False, False),
+@schedules
+@given(t=safe)
+def test_edm_is_the_published_preconditioning(schedule, t):
+    """Karras et al. 2022, eq. 7 with table 1: data = c_skip y + c_out F(c_in y), y = data + level noise."""
+    scales, x, answer = SCHEDULES[schedule](t), starts(5), starts(5, seed=8)
+    y = x / scales.alpha
+    skip, out, show = edm_factors(float(scales.sigma / scales.alpha))
+    at = ends("edm", scales)
+    np.testing.assert_allclose(
+        x * at.data_x + answer * at.data_p, skip * y + out * answer, rtol=1e-12, atol=1e-12
+    )
+    np.testing.assert_allclose(x * at.input, show * y, rtol=1e-12)
+
+
+@schedules
+@pytest.mark.parametrize("t", [0.0, 0.2, 0.7, 1.0])
+def test_edm_shows_and_asks_unit_variance(schedule, t):
+    """For data of deviation 0.5 (Karras et al. 2022, appendix B.6), at both ends too."""
+    scales = SCHEDULES[schedule](t)
+    c, d = PREDICTIONS["edm"](scales)
+    assert 0.25 * c**2 + d**2 == pytest.approx(1, rel=1e-12)
+    shown = float(input_scale("edm", scales)) * np.array([0.5 * scales.alpha, scales.sigma])
+    assert np.hypot(*shown) == pytest.approx(1, rel=1e-12)
+
+
+@schedules
+def test_the_others_show_x_itself(schedule):
+    t = np.linspace(0, 1, 5)
+    for kind in PREDICTIONS.keys() - {"edm"}:
+        np.testing.assert_array_equal(input_scale(kind, SCHEDULES[schedule](t)), np.ones(5))
+
+
+@schedules
+@pytest.mark.parametrize("solver", ["euler", "ancestral"])
+def test_the_network_is_shown_what_its_prediction_wants(solver, schedule):
+    """In solvers that follow the field and in those that follow the two ends: same states, any kind."""
+    grid = np.linspace(0.2, 0.8, 5)
+    states = [
+        list(
+            flow(
+                solver,
+                MIXTURE.network(kind, SCHEDULES[schedule]),
+                starts(4),
+                grid,
+                schedule=schedule,
+                prediction=kind,
+                draw=lambda k: starts(4, seed=k),
+            )
+        )
+        for kind in PREDICTIONS
+    ]
+    for other in states[1:]:
+        np.testing.assert_allclose(other, states[0], rtol=1e-10, atol=1e-10)
+
+
+# (at the noise, at the data): where the prediction leaves an end open
+USUAL = {
+    "velocity": (False, False),
+    "noise": (True, False),
+    "data": (False, True),
+    "score": (True, True),
+    "v": (False, False),
+    "edm": (False, False),
+}
+SOME_DATA = {"noise": (False, False), "score": (False, True)}  # alpha(0) > 0
+SINGULAR = {
+    "linear": USUAL,
+    "cosine": USUAL,
+    "shifted": USUAL,
+    "vp": {**USUAL, **SOME_DATA, "velocity": (False, True)},  # d_sigma is -infinity at the data
+    "discrete": {**USUAL, **SOME_DATA, "velocity": (False, True)},
+    "stable_diffusion": {**USUAL, **SOME_DATA, "velocity": (False, True)},
+    "edm": {**USUAL, **SOME_DATA},
+    "polynomial": {**USUAL, "velocity": (True, False)},  # the path starts with no speed at all
 }
 
 
 @kinds
 @schedules
 def test_ends_are_finite_or_refused_in_words(kind, schedule):
-    for t, singular in zip((0.0, 1.0), SINGULAR[kind, schedule], strict=True):
+    for t, singular in zip((0.0, 1.0), SINGULAR[schedule][kind], strict=True):
         scales = SCHEDULES[schedule](t)
         assert is_singular(kind, scales) == singular
         if singular:

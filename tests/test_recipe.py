@@ -38,7 +38,10 @@ FULL = Recipe(
 )
 
 
-@pytest.mark.parametrize("recipe", [Recipe("digits"), FULL])
+OWN = replace(FULL, schedule="polynomial(3)", prediction="edm")
+
+
+@pytest.mark.parametrize("recipe", [Recipe("digits"), FULL, OWN])
 def test_round_trip(recipe):
     assert from_json(to_json(recipe)) == recipe
     assert list(json.loads(to_json(recipe))) == [slot.name for slot in fields(Recipe)]
@@ -101,6 +104,7 @@ BAD_VALUES = [
     ("log_every", 0),
     ("network", "dti"),
     ("schedule", "linaer"),
+    ("schedule", "polynomial(-1)"),
     ("prediction", "velocty"),
     ("pairing", "optimal"),
     ("times", "uniforn"),
@@ -119,7 +123,8 @@ def test_bad_value_is_one_line_with_its_key_and_what_is_expected(key, value):
 def test_every_number_of_a_recipe_has_a_range_and_every_word_a_list():
     numbers = {slot.name for slot in fields(Recipe) if slot.type in (int, float)}
     assert numbers - set(recipes.RANGES) == {"width", "depth", "heads"}  # checked by Sizes
-    assert {s.name for s in fields(Recipe) if s.type is str} - set(recipes.NAMES) == {"data"}
+    words = {slot.name for slot in fields(Recipe) if slot.type is str}
+    assert words - set(recipes.NAMES) == {"data", "schedule"}  # checked by `schedules.named`
 
 
 SHAPES = {

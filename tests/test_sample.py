@@ -9,10 +9,13 @@ import pytest
 
 import runtimes
 from runtimes.flow import flow
+from runtimes.grids import trim
 from runtimes.noise import noise, seed_rows
-from runtimes.schedules import SCHEDULES
+from runtimes.predictions import PREDICTIONS
+from runtimes.schedules import SCHEDULES, named, time_of_ratio
 from runtimes.solvers import SOLVERS
 from runtimes.spec import Condition, Sampler, Spec
+from runtimes.stochastic import DIFFUSIONS
 
 from .problems import MIXTURE, Mixture, image_graph, mixture_spec, write_onnx
 
@@ -103,6 +106,18 @@ def test_two_processes_agree(folder):
     )
     here = runtimes.sample(runtimes.load(path), 7, solver="ancestral", seed=3)
     assert out.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("solver", ["euler_maruyama", "stochastic_heun"])
+def test_the_diffusion_reaches_the_solver(mixture, solver):
+    options = {"solver": solver, "steps": 8, "seed": 4}
+    samples = {
+        name: runtimes.sample(mixture, 3, diffusion=name, **options).tobytes()
+        for name in DIFFUSIONS
+    }
+    assert len(set(samples.values())) == len(DIFFUSIONS)
+    assert samples["sigma"] == runtimes.sample(mixture, 3, **options).tobytes()
+    assert samples["zero"] == runtimes.sample(mixture, 3, eta=0.0, **options).tobytes()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -248,6 +263,12 @@ def test_a_recommended_guidance_is_used():
         ("score", "linear", 0.01, 0.999),
         ("velocity", "vp", 0.0, 0.999),
         ("v", "vp", 0.0, 1.0),
+        ("edm", "edm", 0.0, 1.0),
+        ("edm", "linear", 0.0, 1.0),
+        ("velocity", "shifted(5)", 0.0, 1.0),
+        ("velocity", "stable_diffusion", 0.0, 0.999),
+        ("noise", "edm", 0.0, 1.0),
+        ("noise", "polynomial(1)", 0.01, 1.0),
     ],
 )
 def test_times_keep_off_singular_ends(prediction, schedule, first, last):
@@ -255,9 +276,42 @@ def test_times_keep_off_singular_ends(prediction, schedule, first, last):
     todo = runtimes.plan(model, 2, solver="heun", steps=4)
     assert (todo.times[0], todo.times[-1]) == pytest.approx((first, last), abs=1e-12)
     states = list(todo.states(0, 2))
-    scale = float(SCHEDULES[schedule](first).sigma)
+    scale = 80.0 if schedule == "edm" else float(named(schedule)(first).sigma)
     np.testing.assert_allclose(states[0].x, scale * noise(seed_rows(0, 2), (2,), 0), rtol=1e-6)
     assert all(first - 1e-12 <= t <= last + 1e-12 for _, t in model.calls)
+
+
+OWN = ["polynomial(3)", "shifted(0.5)", "discrete(0.02, 0.05, 0.2, 0.5, 0.7)"]
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *OWN])
+def test_the_same_noise_becomes_the_same_samples_on_every_path(schedule):
+    """In the straight chart all paths are one, and what a prediction leaves out at its ends is small.
+
+    From (alpha, sigma) at the start the ODE knows only x / (alpha + sigma), where noise alone begins.
+    """
+    rule = named(schedule)
+
+    def samples(prediction, rule, name, **options):
+        exact = MIXTURE.network(prediction, rule)
+        model = fake(
+            lambda x, t, condition: exact(x.astype(np.float64), t).astype(np.float32),
+            prediction=prediction,
+            schedule=name,
+        )
+        return runtimes.sample(model, 64, solver="heun", seed=1, **options)
+
+    linear = SCHEDULES["linear"]
+    first = rule(0.0)
+    start = float(first.alpha / (first.alpha + first.sigma))
+    steps = np.linspace(start, 1.0, 65)
+    flat = samples("velocity", linear, "linear", grid=steps)
+    # `flat` starts from (1 - start) noise, as this schedule does but for its factor alpha + sigma
+    grid = [0.0, *time_of_ratio(rule, steps[1:-1] / (1 - steps[1:-1])), 1.0]
+    for prediction in PREDICTIONS:
+        apart = samples(prediction, rule, schedule, grid=grid) - flat
+        kept = trim(np.array([0.0, 1.0]), rule, prediction).tolist() == [0.0, 1.0]
+        assert np.sqrt(np.mean(apart**2)) < (1e-5 if kept else 0.03), prediction
 
 
 def test_own_times():
@@ -349,6 +403,8 @@ BAD = [
     *[({"eta": e}, "eta: expected") for e in (-0.1, float("nan"), float("inf"), 11, "1", None)],
     ({"solver": "huen"}, "solver: .*did you mean 'heun'"),
     ({"solver": 3}, "solver: expected"),
+    ({"diffusion": "sigme"}, "diffusion: .*did you mean 'sigma'"),
+    ({"diffusion": None}, "diffusion: expected one of zero, constant"),
     ({"grid": "unifrom"}, "grid: .*did you mean 'uniform'"),
     ({"grid": [0, float("nan"), 1]}, "grid: expected strictly increasing"),
     ({"grid": [1.0, 0.0]}, "grid: expected strictly increasing"),

@@ -7,10 +7,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(
-    path for name in ("runtimes", "export", "toolkit") for path in (ROOT / name).rglob("*.py")
+    path
+    for name in ("runtimes", "export", "toolkit", "examples")
+    for path in (ROOT / name).rglob("*.py")
 )
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-CALLS = {"eval", "exec", "compile", "torch.load", "torch.save", "mx.load", "mlx.core.load"}
+CALLS = {
+    *("eval", "exec", "compile", "torch.load", "torch.save", "torch.jit.load", "torch.hub.load"),
+    *(
+        "mx.load",
+        "mlx.core.load",
+        "mx.save",
+        "mx.savez",
+        "mx.save_safetensors",
+    ),  # in place: no rename
+    *("torch.package.PackageImporter", "mx.import_function", "onnx.load", "onnx.load_model"),
+}
+OBJECTS = ("_object", "_object_list")  # torch.distributed pickles what these carry
 
 
 def dotted(node):
@@ -27,6 +40,10 @@ def faults(text):
         if isinstance(node, ast.Call):
             name = dotted(node.func)
             names = [name] if name in CALLS else []
+            if name.startswith(("torch.distributed.", "dist.")) and name.endswith(OBJECTS):
+                names.append("allow_pickle")
+            if name in ("np.load", "numpy.load") and len(node.args) > 2:
+                names.append("allow_pickle")  # the third one, without its name
             if name.endswith("import_module") or name == "__import__":
                 names += [a.value for a in node.args if isinstance(a, ast.Constant)]
             for word in node.keywords:
@@ -53,6 +70,7 @@ def test_no_pickle_and_nothing_evaluated(path):
 @pytest.mark.parametrize("text", [
     "import pickle", "from joblib import load", "torch.load(p)", "from torch import load", "mx.load(p)",
     "np.load(p, allow_pickle=True)", "np.load(p, allow_pickle=flag)", "eval('1')", "exec(text)",
+    "np.load(p, None, True)", "dist.broadcast_object_list(x)", "mx.savez(p)", "torch.jit.load(p)",
     "importlib.import_module('pickle')", "__import__('marshal')", "torch.save(x, p)", "import shelve as s",
 ])  # fmt: skip
 def test_the_scan_sees(text):

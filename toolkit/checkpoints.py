@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from runtimes.files import write_whole
 
 KEPT = 2
-_NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
+_NAME = re.compile(r"checkpoint-([0-9]{8,})\.safetensors")
 _KEY = "checkpoint"
 
 
@@ -43,8 +43,17 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write one checkpoint; when it is safe, remove all but the last two up to its step."""
+    """Write one checkpoint; when it is safe, remove all but the last two up to its step.
+
+    Raises FloatingPointError for numbers that are not finite: nothing could go on from them.
+    """
     tensors = {name: np.array(array, order="C") for name, array in checkpoint.tensors.items()}
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"step {checkpoint.step}: expected finite numbers in {name}, got NaN or infinity; "
+                "lower lr or look at the data"
+            )
     facts = {"step": checkpoint.step, **checkpoint.facts}
     text = json.dumps(
         {"facts": facts, "sha256": _digest(tensors, facts)}, sort_keys=True, allow_nan=False
@@ -52,30 +61,36 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     path = folder / f"checkpoint-{checkpoint.step:08d}.safetensors"
     write_whole(path, safetensors.numpy.save(tensors, metadata={_KEY: text}))
     older = [other for step, other in _numbered(folder) if step <= checkpoint.step]
-    for other in older[KEPT:]:
-        other.unlink()
+    for other in [path for path in older if path.is_file()][KEPT:]:
+        other.unlink(missing_ok=True)
     return path
 
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a file; ValueError if it is truncated, changed or not a checkpoint."""
-    content = path.read_bytes()
     try:
+        if not path.is_file():  # a pipe would never end
+            raise ValueError
+        content = path.read_bytes()
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         known = json.loads(header["__metadata__"][_KEY])
         facts, digest = known["facts"], known["sha256"]
         tensors = safetensors.numpy.load(content)
+        step = facts.pop("step")
+        whole = (
+            type(step) is int and step >= 0 and _digest(tensors, {"step": step, **facts}) == digest
+        )
     except Exception as error:  # damaged bytes raise from json, safetensors, numpy, ...
         raise ValueError(
             f"{path}: expected a whole checkpoint, got an unreadable file "
             f"({type(error).__name__}); use an older one"
         ) from None
-    if _digest(tensors, facts) != digest:
+    if not whole:
         raise ValueError(
             f"{path}: expected the checkpoint that was saved, got a changed one: SHA-256 differs; "
             "use an older one"
         )
-    return Checkpoint(facts.pop("step"), tensors, facts)
+    return Checkpoint(step, tensors, facts)
 
 
 def latest(folder: Path) -> Checkpoint:

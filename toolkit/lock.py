@@ -12,8 +12,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is on the open file, not on its existence: after a kill -9 nothing stale is left to remove.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+b") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+b")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise type(error)(
+            f"{folder}: expected a folder to write in, got {error.strerror}; use another --out"
+        ) from None
+    with file:
         if not _take(file.fileno()):
             raise FileExistsError(
                 f"{folder}: expected no other process training here, got one holding .lock; "

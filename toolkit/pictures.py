@@ -36,8 +36,10 @@ def to_pixels(images: np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)
         )
     x = np.asarray(images, np.float32)
     require_finite(x, "images")
-    x = np.clip(x, low, high)  # before the scaling, which could overflow
-    return np.rint((x - low) * (255.0 / (high - low))).astype(np.uint8)
+    # halves in float64: a stranger's range may be as wide or as narrow as numbers go
+    half = max(high / 2 - low / 2, np.finfo(np.float64).tiny)
+    x = np.clip(np.asarray(x, np.float64), low, high)  # before the scaling, which could overflow
+    return np.rint((x / 2 - low / 2) / half * 255.0).astype(np.uint8)
 
 
 def require_finite(x: np.ndarray, name: str) -> None:

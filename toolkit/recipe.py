@@ -16,7 +16,7 @@ import numpy as np
 
 from runtimes.choices import choose
 from runtimes.predictions import PREDICTIONS
-from runtimes.schedules import SCHEDULES
+from runtimes.schedules import named
 from runtimes.spec import Sampler, Spec
 from toolkit.data import Data
 from toolkit.networks import NETWORKS, condition_of
@@ -71,6 +71,7 @@ class Recipe:
                 raise ValueError(f"{name}: expected {words}, got {value!r}; correct the recipe")
         for name, choices in NAMES.items():
             choose(name, getattr(self, name), choices)
+        named(self.schedule)
 
 
 def to_json(recipe: Recipe) -> str:
@@ -187,13 +188,12 @@ RANGES: dict[str, tuple[float, float, str]] = {
 }
 NAMES: dict[str, Any] = {
     "network": NETWORKS,
-    "schedule": SCHEDULES,
     "prediction": PREDICTIONS,
     "pairing": PAIRINGS,
     "times": TIME_DRAWS,
     "precision": PRECISIONS,
 }
 DEFAULTS: dict[str, Recipe] = {
-    "dit": Recipe("", "dit", width=64, depth=3, steps=2000, batch=128, lr=2e-3),
+    "dit": Recipe("", "dit", width=64, depth=3, steps=6000, batch=128, lr=3e-3),
     "mlp": Recipe("", "mlp", width=128, depth=3, steps=4000, batch=512, lr=2e-3),
 }

@@ -8,12 +8,14 @@ import hashlib
 import json
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from runtimes.choices import choose
@@ -64,9 +66,11 @@ def snapshot(run: Run) -> Checkpoint:
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Put the run where the checkpoint left it."""
-    layers_torch.fill(run.module, checkpoint.part("network"))
-    average, moments = checkpoint.part("ema"), checkpoint.part("optimiser")
+    """Put the run where the checkpoint left it. Raises ValueError if an array is missing."""
+    shapes = layers_torch.shapes(run.module)
+    network, average = (_arrays(run.out, checkpoint, part, shapes) for part in ("network", "ema"))
+    moments = checkpoint.part("optimiser")
+    layers_torch.fill(run.module, network)
     run.average = {name: torch.from_numpy(average[name]).to(run.device) for name in run.average}
     run.step, run.mean_loss = checkpoint.step, checkpoint.facts["mean_loss"]
     for name, weight in run.module.named_parameters():
@@ -87,18 +91,39 @@ def load(folder: Path, *, which: str = "ema", device: str = "cpu") -> tuple[torc
     place = pick_device(device, Processes())
     checkpoint = checkpoints.latest(folder)
     spec = spec_from_json((folder / "spec.json").read_text(encoding="utf-8"))
-    recipe = recipes.from_json(json.dumps(checkpoint.facts["recipe"]))
+    recipe = _recipe(folder, checkpoint)
     sizes = networks.sizes_of(recipe, spec.shape, spec.condition)
-    module, arrays = networks.make(recipe, sizes), checkpoint.part(which)
-    found = {name: array.shape for name, array in arrays.items()}
-    for name, shape in layers_torch.shapes(module).items():
-        if found.get(name) != shape:
-            raise ValueError(
-                f"{folder}: expected {which}/{name} {shape} in the checkpoint, "
-                f"got {found.get(name, 'none')}; train again"
-            )
+    with torch.device("meta"):  # a stranger's sizes cost nothing before the arrays have shown them
+        shapes = layers_torch.shapes(networks.NETWORKS[recipe.network](layers_torch, sizes))
+    arrays = _arrays(folder, checkpoint, which, shapes)
+    module = networks.make(recipe, sizes)
     layers_torch.fill(module, arrays)
     return module.requires_grad_(False).to(place).eval(), spec
+
+
+def _recipe(folder: Path, checkpoint: Checkpoint) -> Recipe:
+    """The recipe a checkpoint was trained with; ValueError for one of another trainer."""
+    facts = checkpoint.facts
+    if not isinstance(facts.get("recipe"), dict) or not isinstance(facts.get("made_with"), dict):
+        raise ValueError(
+            f"{folder}: expected a checkpoint of 'toolkit train', got one without a recipe; train again"
+        )
+    return recipes.from_json(json.dumps(facts["recipe"]))
+
+
+def _arrays(
+    folder: Path, checkpoint: Checkpoint, part: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of one part, exactly those that the network has; else ValueError names the first."""
+    arrays = checkpoint.part(part)
+    found = {name: array.shape for name, array in arrays.items() if array.dtype == np.float32}
+    for name in (*shapes, *arrays):
+        if name not in found or found[name] != shapes.get(name):
+            raise ValueError(
+                f"{folder}: expected {part}/{name} {shapes.get(name, 'not')} in the checkpoint, "
+                f"got {found.get(name, 'none')}; train again"
+            )
+    return arrays
 
 
 def check_same(
@@ -111,31 +136,31 @@ def check_same(
 ) -> None:
     """ValueError for another framework, recipe or data; a warning for another machine."""
     facts = checkpoint.facts
-    theirs = recipes.from_json(json.dumps(facts["recipe"]))
-    different = recipes.first_difference(recipe, theirs)
-    if facts["framework"] != "torch":
-        different = ("framework", "torch", facts["framework"])
-    elif different is None and facts["data"] != _digest(data):
-        different = ("data", f"rows with SHA-256 {_digest(data)[:12]}", facts["data"][:12])
+    different = recipes.first_difference(recipe, _recipe(out, checkpoint))
+    if facts.get("framework") != "torch":
+        different = ("framework", "torch", facts.get("framework"))
+    elif different is None and facts.get("data") != _digest(data):
+        before = str(facts.get("data"))[:12]
+        different = ("data", f"rows with SHA-256 {_digest(data)[:12]}", before)
     if different is not None:
         name, mine, before = different
         raise ValueError(
             f"{name}: expected {before!r} as in {out}, got {mine!r}; "
             "resume with the same or train in another folder"
         )
-    for name, mine in _made_with(device, ours).items():
-        before = facts["made_with"].get(name)
-        if before != mine:
-            warnings.warn(
-                f"{out}: expected {name} {before} as before, got {mine}; "
-                "it goes on, but not bit for bit",
-                stacklevel=3,
-            )
+    mine_with, with_ = _made_with(device, ours), facts["made_with"]
+    others = [
+        f"{k} {with_.get(k)} before, {v} now" for k, v in mine_with.items() if with_.get(k) != v
+    ]
+    if others:
+        warnings.warn(f"not bit-exact: {'; '.join(others)} ({out})", stacklevel=3)
 
 
 def _made_with(device: torch.device, ours: Processes) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": device.type,
         "threads": torch.get_num_threads(),
         "processes": ours.world,

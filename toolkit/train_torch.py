@@ -206,28 +206,44 @@ def _report(run: Run, loss: float, asked: bool) -> Progress:
         if last or run.step % recipe.log_every == 0:
             facts = {"step": run.step, "loss": loss, "mean_loss": run.mean_loss}
             facts |= {"lr": rate_at(recipe, run.step - 1), "steps_per_second": rate}
-            with open(run.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(facts) + "\n")
+            _log(run.out / "metrics.jsonl", json.dumps(facts) + "\n")
         if last or run.step % recipe.save_every == 0:
             saved = checkpoints.save(run.out, snapshot(run))
     left = (recipe.steps - run.step) / rate
     return Progress(run.step, recipe.steps, loss, run.mean_loss, rate, left, saved)
 
 
+def _log(path: Path, line: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise type(error)(f"{path}: expected to write a line, got {error.strerror}") from None
+
+
 def _open_folder(run: Run, fresh: bool) -> None:
-    """A new run writes its recipe, its spec and step 0; a resumed one forgets what came after."""
+    """A new run writes step 0, its recipe and its spec; a resumed one forgets what came after.
+
+    The checkpoint comes first and the others are written anew on every start: wherever a kill or a
+    full disk falls, the folder is as good as empty or can be resumed.
+    """
     checkpoints.tidy(run.out)
     log = run.out / "metrics.jsonl"
     if fresh:
-        write_whole(run.out / "recipe.json", recipes.to_json(run.recipe).encode())
-        _write_spec(run)
         checkpoints.save(run.out, snapshot(run))
     elif log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [
-            line for line in lines if line[-1] == "\n" and json.loads(line)["step"] <= run.step
-        ]
-        write_whole(log, "".join(kept).encode())
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        write_whole(log, "".join(line for line in lines if _logged(line, run.step)).encode())
+    write_whole(run.out / "recipe.json", recipes.to_json(run.recipe).encode())
+    _write_spec(run)
+
+
+def _logged(line: str, step: int) -> bool:
+    """Whether a line of the log is whole and of a step up to this one."""
+    try:
+        return line[-1] == "\n" and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):  # half a line of a full disk
+        return False
 
 
 def _write_spec(run: Run, **facts: Any) -> None:

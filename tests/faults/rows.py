@@ -5,21 +5,27 @@
 import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from .models import GOOD, MODELS, flips, mutants
 from .run import RESIDENT, SECONDS, run
 
+ROOT = Path(__file__).parents[2]
 CAT = ("-n", "2", "--label", "cat", "-o", "a.npy")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One row. never: one failure fails the product. check(work) raises AssertionError if it is lost."""
+    """One row. never: one failure fails the product. check(work) raises AssertionError if it is lost.
+
+    slow: starts torch for what another test holds already, so the default suite leaves it out.
+    """
 
     id: str
     what: str
     check: object
     never: bool = False
+    slow: bool = False
 
 
 def refused(model, args, words, codes=(2,), before_onnxruntime=None, **limits):
@@ -155,13 +161,13 @@ def many(contents, outcomes, at_least=1):
     return check
 
 
-def program(text, *flags, code=0):
+def program(text, *flags, code=0, **limits):
     """A Python program of the library's user that ends as it should and prints nothing."""
 
     def check(work):
         (work / "here").mkdir()
         (work / "here" / "m.onnx").write_bytes(GOOD)
-        done = run(work, "python", text, flags=flags)
+        done = run(work, "python", text, flags=flags, **limits)
         assert (done.code, done.out, done.changed) == (code, "", []), done.err[-600:]
         assert done.err == "", done.err[-600:]
 

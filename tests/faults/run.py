@@ -13,7 +13,13 @@ from pathlib import Path
 
 SECONDS, RESIDENT, ADDRESSES = 10.0, 1_000_000_000, 8 << 30
 CHILD = Path(__file__).with_name("child.py")
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+ENVIRONMENT = {
+    "PYTHONPATH": str(CHILD.parents[2]),  # this tree, whatever else is installed
+    "PATH": os.environ["PATH"],
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,13 @@ class Outcome:
         return json.loads(self.report or "{}").get("onnxruntime")
 
 
-def run(work, mode, *args, limit=SECONDS, largest_file=None, send=None, flags=()):
-    """Run child.py in `work`/here; `send`: a signal to send once it has been busy for a second."""
+def run(
+    work, mode, *args, limit=SECONDS, largest_file=None, send=None, times=1, ready=None, flags=()
+):
+    """Run child.py in `work`/here; `send`: a signal to send once it has been busy for a second.
+
+    times: how often to send it. ready: send it when this file is there instead.
+    """
     here, report = work / "here", work / "report"
     here.mkdir(exist_ok=True)
     (work / "canary").write_bytes(b"canary: untouched")
@@ -44,6 +55,7 @@ def run(work, mode, *args, limit=SECONDS, largest_file=None, send=None, flags=()
     def limits():
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf where we run in background
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -55,7 +67,7 @@ def run(work, mode, *args, limit=SECONDS, largest_file=None, send=None, flags=()
             env={**ENVIRONMENT, "HOME": str(work / "no home")}, preexec_fn=limits,
         )  # fmt: skip
         if send is not None:
-            started = _send(process, send, report)
+            started = _send(process, send, times, report, ready)
         code, used = _wait(process, started + limit)
         seconds = time.monotonic() - started
         out.seek(0), err.seek(0)
@@ -66,12 +78,14 @@ def run(work, mode, *args, limit=SECONDS, largest_file=None, send=None, flags=()
     return Outcome(code, *words, seconds, used.ru_maxrss * 1024, text, changed)
 
 
-def _send(process, number, report):
-    deadline = time.monotonic() + SECONDS
-    while not report.exists() and time.monotonic() < deadline:
+def _send(process, number, times, report, ready):
+    deadline = time.monotonic() + (SECONDS if ready is None else 60.0)
+    while not (ready or report).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(1.5)
-    os.kill(process.pid, number)
+    time.sleep(1.5 if ready is None else 0.0)
+    for _ in range(times):
+        os.kill(process.pid, number)
+        time.sleep(0.01)
     return time.monotonic()
 
 

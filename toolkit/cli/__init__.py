@@ -7,9 +7,11 @@ caller's is one line `error: ...` on stderr and exit 2; anything else that fails
 import importlib
 import sys
 import traceback
+import warnings
 
 import click
 
+from toolkit.cli.numbers import plain
 from toolkit.cli.words import one_line
 
 # verb: what it does (its file is toolkit/cli/VERB.py, its function VERB)
@@ -37,7 +39,7 @@ class Verbs(click.Group):
         command: click.Command = getattr(
             importlib.import_module(f"toolkit.cli.{cmd_name}"), cmd_name
         )
-        return command
+        return plain(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -70,7 +72,9 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the caller's mistake, 1 any other failure, 130 Ctrl-C."""
     args = sys.argv[1:] if args is None else args
     try:
-        code = cli.main(args, prog_name="toolkit", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = cli.main(args, prog_name="toolkit", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -85,7 +89,13 @@ def main(args: list[str] | None = None) -> None:
 def _is_callers(error: Exception) -> bool:
     """Whether the caller's values are at fault, rather than the machine or the model."""
     values = (click.UsageError, ValueError, FileNotFoundError, FileExistsError, PermissionError)
-    return isinstance(error, values)
+    places = (NotADirectoryError, IsADirectoryError)
+    return isinstance(error, (*values, *places))
+
+
+def _warn(message: Warning | str, *where: object) -> None:
+    """A warning is one line too, without the line of source that caused it."""
+    click.echo(one_line(str(message)), err=True)
 
 
 def _message(error: Exception) -> str:

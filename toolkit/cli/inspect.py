@@ -22,7 +22,7 @@ def inspect(model: str, as_json: bool) -> None:
 
     opened = runtimes.load(model, provider="cpu")
     metadata = opened.file.metadata
-    report = json.loads(metadata[REPORT_KEY]) if REPORT_KEY in metadata else None
+    report = _report(opened) if REPORT_KEY in metadata else None
     if as_json:
         click.echo(
             json.dumps({"spec": json.loads(metadata[SPEC_KEY]), "parity": report}, indent=1)
@@ -30,6 +30,23 @@ def inspect(model: str, as_json: bool) -> None:
         return
     for word, text in describe(opened, report):
         click.echo(f"{word:<12} {one_line(text)}")
+
+
+def _report(model: Any) -> dict[str, Any]:
+    """The parity report a file carries: a stranger's words, so ModelError if they are no report."""
+    from runtimes import ModelError
+    from runtimes.modelfile import REPORT_KEY
+
+    try:
+        report = json.loads(model.file.metadata[REPORT_KEY])
+        rows = [float(row["relative"]) for row in report["rows"]]
+        if rows and all(isinstance(report[key], str) for key in ("framework", "runtime")):
+            return dict(report)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise ModelError(
+        f"{model.file.path}: expected a parity report, got another text; export again"
+    )
 
 
 def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -63,7 +80,7 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
     if model.form != "network":
         lines.insert(-1, ("form", f"{model.form}: products of the Jacobian beside the prediction"))
     if report is not None:
-        worst = max(row["relative"] for row in report["rows"])
+        worst = max(float(row["relative"]) for row in report["rows"])
         text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"
         lines.insert(-1, ("parity", text))
     return lines

@@ -1,12 +1,16 @@
 """`toolkit quickstart`: the three commands a newcomer would type next, run one after the other."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import click
+
+from toolkit.signals import ASKING
 
 
 @click.command()
@@ -40,8 +44,26 @@ def quickstart(out: str, steps: int | None) -> None:
 
 
 def _run(args: list[str]) -> None:
-    """Show a command, run it, and stop with its exit code if it fails; it has said why itself."""
+    """Show a command, run it, and stop with its exit code if it fails; it has said why itself.
+
+    It runs in a group of its own and hears every signal once, from here: Ctrl-C at a terminal would
+    reach it twice, and then it would end without saving.
+    """
     click.secho(f"\n$ toolkit {shlex.join(args)}", bold=True)
-    code = subprocess.run([sys.executable, "-m", "toolkit", *args], check=False).returncode
+    group = {"process_group": 0} if os.name == "posix" else {}
+    former = {number: signal.getsignal(number) for number in ASKING}
+    early: list[int] = []
+    try:
+        for number in ASKING:  # until there is somebody to tell
+            signal.signal(number, lambda number, frame: early.append(number))
+        command = subprocess.Popen([sys.executable, "-m", "toolkit", *args], **group)
+        for number in ASKING:
+            signal.signal(number, lambda number, frame: command.send_signal(number))
+        for number in early:
+            command.send_signal(number)
+        code = command.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if code:
-        raise SystemExit(code)
+        raise SystemExit(code if code > 0 else 128 - code)

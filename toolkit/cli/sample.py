@@ -7,9 +7,13 @@ import click
 
 from runtimes.adaptive import PAIRS
 from runtimes.charts import CHARTS
+from runtimes.choices import quoted
 from runtimes.grids import GRIDS, check_steps
 from runtimes.solvers import SOLVERS
+from runtimes.stochastic import DIFFUSIONS
+from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 
 @click.command()
@@ -23,7 +27,8 @@ from toolkit.cli.progress import Bar
     "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
 )
 @click.option(
-    "--grid", help=f"One of {', '.join(GRIDS)}, or your own times '0,0.2,1'.  [the model's own]"
+    "--grid",
+    help=f"One of {', '.join(GRIDS)} (or like karras(5)), or your own times '0,0.2,1'.  [the model's own]",
 )
 @click.option(
     "-g", "--guidance", type=float, help="Weight of the condition; 1 is off.  [the model's own]"
@@ -35,6 +40,12 @@ from toolkit.cli.progress import Bar
     "--chart", default="straight", show_default=True, help=f"One of {', '.join(CHARTS)}."
 )
 @click.option("--eta", default=1.0, show_default=True, help="Strength of a noisy solver, 0 to 10.")
+@click.option(
+    "--diffusion",
+    default="sigma",
+    show_default=True,
+    help=f"g^2 of euler_maruyama and stochastic_heun: one of {', '.join(DIFFUSIONS)}.",
+)
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
@@ -57,6 +68,7 @@ def sample(
     interval: str,
     chart: str,
     eta: float,
+    diffusion: str,
     seed: int,
     batch: int,
     provider: str,
@@ -92,13 +104,14 @@ def sample(
             "interval": tuple(_numbers("interval", interval, 2)),
             "chart": chart,
             "eta": eta,
+            "diffusion": diffusion,
             "seed": seed,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
         bar, started = Bar("sampling"), time.perf_counter()
         if solver in PAIRS:
             request["times"] = _asked_times(steps, request.pop("grid"), eta, show_trajectory)
-            del request["steps"], request["eta"]
+            del request["steps"], request["eta"], request["diffusion"]
             calls = _integrate(opened, out, count, request, tolerance, batch, show_trajectory, bar)
         else:
             if tolerance is not None:
@@ -108,7 +121,7 @@ def sample(
                 )
             calls = _walk(opened, out, count, request, batch, show_trajectory, bar)
     seconds = time.perf_counter() - started
-    click.echo(f"{out}: {count} samples, {calls}, {seconds:.2f} s on {opened.provider}")
+    click.echo(f"{one_line(out)}: {count} samples, {calls}, {seconds:.2f} s on {opened.provider}")
 
 
 def _walk(
@@ -193,7 +206,7 @@ def _asked_times(
 def labels(text: str) -> list[int | str]:
     """'0,1,cat' -> [0, 1, 'cat']."""
     words = [word.strip() for word in text.split(",")]
-    return [int(word) if word.isascii() and word.lstrip("-").isdigit() else word for word in words]
+    return [int(word) if WHOLE.fullmatch(word) else word for word in words]
 
 
 def _shown(bar: Bar, state: Any) -> Any:
@@ -202,28 +215,29 @@ def _shown(bar: Bar, state: Any) -> Any:
 
 
 def _contexts(path: str) -> Any:
-    import numpy as np
+    from pathlib import Path
+
+    from toolkit.data.arrays import arrays_in
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"context: expected a .npy file, got {path} ({error}); write it with np.save"
-        ) from None
+        (array,) = arrays_in(Path(path)).values()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"context: expected a .npy file of one array, got {error}") from None
+    return array
 
 
 def _times(grid: str | None) -> str | list[float] | None:
-    return _numbers("grid", grid, None) if grid is not None and "," in grid else grid
+    if grid is None or "," not in grid or "(" in grid:  # beta(0.6,0.6) is a name
+        return grid
+    return _numbers("grid", grid, None)
 
 
 def _numbers(what: str, text: str, count: int | None) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+    words = [word.strip(" ") for word in text.split(",")]
+    plain = all(REAL.fullmatch(word) for word in words)
+    if not plain or (count is not None and len(words) != count):
         wanted = "numbers" if count is None else f"{count} numbers"
         raise ValueError(
-            f"{what}: expected {wanted} with commas between, got {text!r}; like 0,0.5,1"
+            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like 0,0.5,1"
         )
-    return numbers
+    return [float(word) for word in words]

@@ -18,7 +18,9 @@ SHOWN = 64  # samples in a preview
 @click.argument("data")
 @click.option("-o", "--out", required=True, help="The run folder to write.")
 @click.option("--network", help="dit or mlp.  [by the data]")
-@click.option("--schedule", help=f"One of {', '.join(SCHEDULES)}.  [linear]")
+@click.option(
+    "--schedule", help=f"One of {', '.join(SCHEDULES)}, or like polynomial(3).  [linear]"
+)
 @click.option("--prediction", help=f"One of {', '.join(PREDICTIONS)}.  [velocity]")
 @click.option("--pairing", help="independent or optimal_transport.  [independent]")
 @click.option("--times", help="uniform or logit_normal.  [uniform]")

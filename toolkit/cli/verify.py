@@ -26,6 +26,6 @@ def verify(model: str) -> None:
         if not os.path.getsize(model):  # as good as absent: the caller's mistake, exit 2
             raise
         raise click.ClickException(str(error)) from error
-    click.echo(f"sha256 {opened.file.digest}")
     # ASCII: whatever a stranger wrote in there cannot move the cursor
-    click.echo(json.dumps(json.loads(opened.file.metadata[SPEC_KEY]), indent=1, sort_keys=True))
+    spec = json.dumps(json.loads(opened.file.metadata[SPEC_KEY]), indent=1, sort_keys=True)
+    click.echo(f"sha256 {opened.file.digest}\n{spec}")

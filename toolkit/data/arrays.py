@@ -9,6 +9,7 @@ With 1,000 rows or more a fixed tenth is held out for `evaluate`; with fewer eve
 because so few rows held out would measure less than they could have taught.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = (".npz", ".npy")
+ROOM, DENSEST = 256 << 20, 200  # bytes an archive may always unpack to; times its size beyond that
 SPLIT_FROM = 1000  # rows; fewer are not split
 
 
 def read(path: Path) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
     """(x, y) of a file, x float32 and y int64 labels, float32 contexts or None."""
-    arrays = _open(path)
+    arrays = arrays_in(path)
     if "x" not in arrays:
         held = ", ".join(arrays) or "nothing"
         raise ValueError(
@@ -44,20 +46,31 @@ def held_out_rows(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(rows[: n - kept]), np.sort(rows[n - kept :])
 
 
-def _open(path: Path) -> dict[str, NDArray[Any]]:
+def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays by name; a .npy is {"x": array}. No pickles: a file must not run code."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{path}: expected a file ending in .npz or .npy, got {path.suffix or 'no ending'!r}; "
             "save with np.savez(path, x=...)"
         )
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or pipe"
+        raise ValueError(f"{path}: expected a .npz or .npy file, got {what}; check the path")
     try:
         # opened here, because np.load leaves the file open when it is not a whole zip
         with open(path, "rb") as file:
+            if file.read(2) not in (b"PK", b"\x93N"):
+                raise ValueError("another kind of file")
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"x": loaded}
-            return {name: loaded[name] for name in loaded.files}
+            bomb = _bomb(loaded.zip)
+            if bomb is None:
+                return {
+                    name: np.lib.format.read_array(loaded.zip.open(member), allow_pickle=False)
+                    for name, member in zip(loaded.files, loaded.zip.namelist(), strict=True)
+                }
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path}: expected a .npz or .npy file, got no such file; check the path"
@@ -69,6 +82,24 @@ def _open(path: Path) -> dict[str, NDArray[Any]]:
             f"{path}: expected a .npz or .npy of plain numbers, got {got}; "
             "save again with np.savez(path, x=..., y=...)"
         ) from error
+    raise ValueError(
+        f"{path}: expected at most {DENSEST} times what is stored, got {bomb}; "
+        "save it with np.savez, which does not compress"
+    )
+
+
+def _bomb(archive: zipfile.ZipFile) -> str | None:
+    """The member that unpacks to far more than the file holds, or None; nothing is unpacked for it.
+
+    Zeros pack 1000 to 1, so a megabyte can be a gigabyte. Masks and line drawings pack 100 to 1.
+    """
+    members = archive.infolist()
+    if sum(member.file_size for member in members) <= ROOM:
+        return None
+    for member in members:
+        if member.file_size > DENSEST * member.compress_size:
+            return f"{member.file_size} in {member.filename} from {member.compress_size} bytes"
+    return None
 
 
 def _rows(path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -109,9 +140,10 @@ def _condition(path: Path, y: NDArray[Any], n: int) -> NDArray[Any]:
         )
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= n:  # an embedding of a million classes for a hundred rows is a mistake
+        first = int(np.flatnonzero((y < 0) | (y >= n))[0])
         raise ValueError(
             f"{path}: y: expected labels 0, 1, 2, ... with at most {n} classes (one per row), "
-            f"got {low}..{high}; number them from 0"
+            f"got {low}..{high}, the first at {first}; number them from 0"
         )
     return y.astype(np.int64)
 
