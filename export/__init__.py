@@ -2,8 +2,9 @@
 
     from export import export_torch
     export_torch(my_module, spec, "mine.onnx")      # my_module(x, time, condition)
+    export_likelihood(my_module, spec, "mine-likelihood.onnx")  # for runtimes.likelihood
 
-Names are looked up on first use, so importing this package loads neither torch nor onnx.
+Names are looked up on first use, so importing this package loads neither torch, mlx nor onnx.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 from .verify import ParityError, Report
 
 if TYPE_CHECKING:
-    from .torch_export import export_torch
+    from .mlx_model import MlxModel
+    from .torch_export import export_likelihood, export_torch
     from .torch_model import TorchModel
 
-__all__ = ["ParityError", "Report", "TorchModel", "export_torch"]
+__all__ = ["MlxModel", "ParityError", "Report", "TorchModel", "export_likelihood", "export_torch"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "export_torch":
-        from .torch_export import export_torch
+    if name in ("export_torch", "export_likelihood"):
+        from . import torch_export
 
-        return export_torch
+        return getattr(torch_export, name)
+    if name == "MlxModel":
+        from .mlx_model import MlxModel
+
+        return MlxModel
     if name == "TorchModel":
         from .torch_model import TorchModel
 

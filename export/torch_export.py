@@ -9,7 +9,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from runtimes import modelfile, session
 from runtimes.files import refuse_existing, write_whole
 from runtimes.spec import Spec, to_json
 
+from .derivatives import with_product
 from .torch_model import TorchModel
 from .verify import TOLERANCE, Report, compare
 
@@ -42,19 +43,44 @@ def export_torch(
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced) and
     ParityError (beyond `tolerance`, relative); then nothing is written.
     """
-    path = Path(path)
+    return _export(module, spec, Path(path), "network", overwrite, tolerance)
+
+
+def export_likelihood(
+    module: torch.nn.Module,
+    spec: Spec,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    tolerance: float = TOLERANCE,
+) -> Report:
+    """`export_torch` with one more input, `probe`, and one more output, `product` = J probe.
+
+    J = d prediction / d x, which `runtimes.likelihood` needs; the products are compared with torch's
+    own too. Raises what `export_torch` does, and ValueError for an operator without a derivative.
+    """
+    return _export(module, spec, Path(path), "likelihood", overwrite, tolerance)
+
+
+def _export(
+    module: torch.nn.Module, spec: Spec, path: Path, form: str, overwrite: bool, tolerance: float
+) -> Report:
     refuse_existing(path, overwrite)
     module = copy.deepcopy(module).cpu().float().eval()
     reference = TorchModel(spec, module)
     example = _example(spec, batch=3)
     _try(reference, example)
-    proto = _trace(module, spec, example)
-    unproven = modelfile.check(path, _content(proto, spec, None))
+    proto = GROW[form](_trace(module, spec, example))
+    notes = {modelfile.SPEC_KEY: to_json(spec)}
+    if form != session.FORMS[0]:
+        notes[modelfile.FORM_KEY] = form
+    unproven = modelfile.check(path, _content(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(
         reference, model, framework=f"torch {torch.__version__.split('+')[0]}", tolerance=tolerance
     )
-    write_whole(path, _content(proto, spec, report), overwrite=overwrite)
+    notes[modelfile.REPORT_KEY] = report.to_json()
+    write_whole(path, _content(proto, notes), overwrite=overwrite)
     return report
 
 
@@ -139,8 +165,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _content(proto: onnx.ModelProto, spec: Spec, report: Report | None) -> bytes:
-    """The sealed bytes: the graph without the exporter's notes, then spec, report and seal."""
+def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+    """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)
     del clean.metadata_props[:]
@@ -152,9 +178,13 @@ def _content(proto: onnx.ModelProto, spec: Spec, report: Report | None) -> bytes
     for value in (*clean.graph.input, *clean.graph.output, *clean.graph.initializer):
         del value.metadata_props[:]
     clean.producer_name, clean.producer_version = "toolkit", ""
-    notes = {modelfile.SPEC_KEY: to_json(spec)}
-    if report is not None:
-        notes[modelfile.REPORT_KEY] = report.to_json()
     for key, text in notes.items():
         clean.metadata_props.add(key=key, value=text)
     return modelfile.seal(clean.SerializeToString(deterministic=True))
+
+
+# what each form of file adds to the traced network
+GROW: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "network": lambda proto: proto,
+    "likelihood": with_product,
+}

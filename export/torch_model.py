@@ -3,12 +3,14 @@
 runtimes.sample(TorchModel(spec, module), 64, label=7, steps=20)
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runtimes.session import Floats
 from runtimes.spec import Spec
@@ -25,13 +27,31 @@ class TorchModel:
         self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
     ) -> Floats:
         """One call without gradients, on the device the module's parameters are on."""
-        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
-        arrays = [x, np.full(len(x), t, np.float32)] + ([] if condition is None else [condition])
         with torch.no_grad():  # entered per call: held open it would leak into the caller
-            out = self.module(
-                *(
-                    torch.from_numpy(np.require(a, requirements=["C", "W"])).to(device)
-                    for a in arrays
-                )
+            return _array(
+                self.module(*self._tensors(x, np.full(len(x), t, np.float32), condition))
             )
-        return np.asarray(out.float().cpu().numpy())
+
+    def product(
+        self, x: Floats, t: float | Floats, condition: NDArray[Any] | None, probe: Floats
+    ) -> tuple[Floats, Floats]:
+        """(prediction, J probe), J = d prediction / d x of each row, by torch.func.jvp."""
+        first, along, *rest = self._tensors(x, probe, np.full(len(x), t, np.float32), condition)
+        # the fused attention has no forward derivative; torch warns of its own use of torch.jit once
+        with warnings.catch_warnings(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            both = torch.func.jvp(lambda x: self.module(x, *rest), (first,), (along,))
+        return _array(both[0]), _array(both[1])
+
+    def _tensors(self, *arrays: NDArray[Any] | None) -> list[torch.Tensor]:
+        """The arrays there are, on the device of the module's parameters."""
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return [
+            torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)
+            for array in arrays
+            if array is not None
+        ]
+
+
+def _array(tensor: torch.Tensor) -> Floats:
+    return np.asarray(tensor.float().cpu().numpy())

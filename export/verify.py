@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.noise import noise, seed_rows
+from runtimes.likelihood import Differentiable
+from runtimes.noise import noise, seed_rows, signs
 from runtimes.sample import Sampleable, plan
 from runtimes.session import Floats, Model
 from runtimes.spec import Spec
@@ -66,7 +67,9 @@ class Report:
     def table(self) -> str:
         """The report for people: the network, then every few steps of the trajectory."""
         shown = [
-            row for row in self.rows if row.what == "network" or row.step in (1, 5, 10, 15, STEPS)
+            row
+            for row in self.rows
+            if row.what in ("network", "product") or row.step in (1, 5, 10, 15, STEPS)
         ]
         lines = ["                         batch  step   max error   relative"]
         lines += [
@@ -84,18 +87,23 @@ class Report:
 
 
 def compare(
-    reference: Sampleable, model: Model, *, framework: str, tolerance: float = TOLERANCE
+    reference: Differentiable, model: Model, *, framework: str, tolerance: float = TOLERANCE
 ) -> Report:
     """Compare `reference` with the opened model. Raises ParityError beyond the tolerance.
 
-    reference: the framework's network behind the same face, such as `TorchModel`.
+    reference: the framework's network behind the same face, such as `TorchModel`; its products are
+    compared where the file has them.
     """
     import onnxruntime
 
     rows = [
         row
         for batch in BATCHES
-        for row in (_network(reference, model, batch), *_path(reference, model, batch))
+        for row in (
+            _network(reference, model, batch),
+            *([_product(reference, model, batch)] if model.form == "likelihood" else []),
+            *_path(reference, model, batch),
+        )
     ]
     report = Report(
         framework,
@@ -119,6 +127,16 @@ def _network(reference: Sampleable, model: Model, batch: int) -> Row:
     condition = _conditions(model.spec, batch, with_null=True)
     theirs, mine = (side.network(x, times, condition) for side in (reference, model))
     return _row("network", batch, 0, theirs, mine)
+
+
+def _product(reference: Differentiable, model: Model, batch: int) -> Row:
+    """J v for a v of -1 and +1, at the points where the predictions are compared."""
+    seeds = seed_rows(1, batch)
+    x, probe = noise(seeds, model.spec.shape, 0), signs(seeds, model.spec.shape, 0)
+    times = np.linspace(0.05, 0.95, batch, dtype=np.float32)
+    condition = _conditions(model.spec, batch, with_null=True)
+    theirs, mine = (side.product(x, times, condition, probe)[1] for side in (reference, model))
+    return _row("product", batch, 0, theirs, mine)
 
 
 def _path(reference: Sampleable, model: Model, batch: int) -> list[Row]:

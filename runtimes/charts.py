@@ -10,8 +10,10 @@ the straight, noise and data charts, and that step is DDIM (Song et al. 2021, eq
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from .schedules import Scales, Schedule, time_of_ratio
 
@@ -52,6 +54,15 @@ def time_at(chart: str, schedule: Schedule, r: float) -> float:
     """The t at which the chart's clock shows r, within [0, 1]."""
     ratio = CHARTS[chart].ratio
     return r if ratio is None else float(time_of_ratio(schedule, ratio(r)))
+
+
+def times_at(chart: str, schedule: Schedule, clocks: Sequence[float]) -> list[float]:
+    """`time_at` for many clocks at once."""
+    ratio = CHARTS[chart].ratio
+    if ratio is None:
+        return list(clocks)
+    times: list[float] = time_of_ratio(schedule, np.array([ratio(r) for r in clocks])).tolist()
+    return times
 
 
 def point_at(chart: str, t: float, scales: Scales) -> Point:

@@ -78,15 +78,20 @@ def flow(
         point = point_at(r)
         if not math.isfinite(point.on_data + point.on_noise):
             raise closed(chart, point.t)
-        at = ends_at(prediction, scales(point.t))
-        out = network(y * (point.m * at.input), point.t)
-        on_x = point.on_data * at.data_x + point.on_noise * at.noise_x
-        on_out = point.on_data * at.data_p + point.on_noise * at.noise_p
-        return y * (on_x * point.m) + out * on_out
+        on_y, on_out, shown = rates(prediction, point, scales(point.t))
+        return y * on_y + network(y * shown, point.t) * on_out
 
     states = method.steps(field, x * (1.0 / points[0].m), [point.r for point in points])
     for point, y in zip(points[1:], states, strict=True):
         yield y * point.m
+
+
+def rates(prediction: str, point: Point, scales: Scales) -> tuple[float, float, float]:
+    """(on_y, on_out, shown) of dy/dr = on_y y + on_out network(shown y, t): a chart and both ends put in."""
+    at = ends_at(prediction, scales)
+    on_x = point.on_data * at.data_x + point.on_noise * at.noise_x
+    on_out = point.on_data * at.data_p + point.on_noise * at.noise_p
+    return on_x * point.m, on_out, point.m * at.input
 
 
 def _none(step: int) -> Any:

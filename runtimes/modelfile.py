@@ -20,6 +20,7 @@ from .protobuf import read as fields
 __all__ = ["ModelError", "ModelFile", "check", "read", "seal"]
 
 SPEC_KEY, REPORT_KEY, SEAL_KEY = "toolkit.spec", "toolkit.parity", "toolkit.sha256"
+FORM_KEY = "toolkit.form"  # absent: the network alone
 LARGEST_FILE = 2**31 - 1  # protobuf's own limit
 LARGE = 256 << 20  # bytes: beyond it even a look at what is wrong costs too much memory
 

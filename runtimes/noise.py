@@ -43,6 +43,22 @@ def noise(seeds: NDArray[np.int64], shape: tuple[int, ...], draw: int) -> NDArra
     return normals.reshape(len(seeds), *shape)
 
 
+def signs(seeds: NDArray[np.int64], shape: tuple[int, ...], probe: int) -> NDArray[np.float32]:
+    """-1 or +1, float32 (len(seeds), *shape): element j is bit j % 32 of word j // 32, draw 2^31 + probe."""
+    size = int(np.prod(shape))
+    words = threefry_words(seeds, (size + 31) // 32, 2**31 + probe)
+    bits = (words[:, :, None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
+    ones = bits.reshape(len(seeds), -1)[:, :size].astype(np.float32)
+    return (ones * np.float32(2) - np.float32(1)).reshape(len(seeds), *shape)
+
+
+def uniforms(seeds: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """(w + 1/2) / 2^24 - 1/2 in (-1/2, 1/2), float32 (len(seeds), *shape), w the top 24 bits of draw 2^30."""
+    words = threefry_words(seeds, int(np.prod(shape)), 2**30) >> np.uint32(8)
+    centred = (words.astype(np.float64) + 0.5) * 2.0**-24 - 0.5
+    return centred.astype(np.float32).reshape(len(seeds), *shape)
+
+
 def threefry_words(seeds: NDArray[np.int64], size: int, draw: int) -> NDArray[np.uint32]:
     """uint32 (B, size): word 0 of counter (j, draw) is element j, word 1 element j + ceil(size / 2)."""
     half = (size + 1) // 2

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import grids
+from .adaptive import PAIRS
 from .charts import CHARTS
 from .choices import choose
 from .conditions import (
@@ -252,6 +253,11 @@ def plan(
     """
     spec, best = model.spec, model.spec.sampler
     whole("n", n, 1, MOST_SAMPLES)
+    if solver in PAIRS:
+        raise ValueError(
+            f"solver: expected one that walks a grid, got {solver!r}, which chooses its own steps; "
+            "use runtimes.integrate, or toolkit sample --tolerance"
+        )
     name = choose("solver", best.solver if solver is None else solver, SOLVERS)
     if steps is not None and not isinstance(grid, str | None):
         raise ValueError(

@@ -22,6 +22,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "coreml": ("CoreMLExecutionProvider", {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}),
     "directml": ("DmlExecutionProvider", {}),
 }
+FORMS = ("network", "likelihood")
 Floats = NDArray[np.float32]
 _ARENA = (
     threading.Lock()
@@ -38,6 +39,11 @@ class Model:
     session: Any
     limits: Limits
 
+    @property
+    def form(self) -> str:
+        """network: the prediction alone; likelihood: its products J probe beside it."""
+        return form_of(self.file)
+
     def network(
         self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
     ) -> Floats:
@@ -45,15 +51,47 @@ class Model:
 
         x float32 (B, *shape); condition int64 (B,), float32 (B, *context) or None as the spec says.
         """
+        extra = {"probe": np.zeros_like(x)} if self.form == "likelihood" else {}
+        (out,) = self._call(["prediction"], x, t, condition, extra)
+        return out
+
+    def product(
+        self, x: Floats, t: float | Floats, condition: NDArray[Any] | None, probe: Floats
+    ) -> tuple[Floats, Floats]:
+        """(prediction, J probe), J = d prediction / d x of each row: see `likelihood`.
+
+        Raises ValueError unless the file is of the form `likelihood`.
+        """
+        if self.form != "likelihood":
+            raise ValueError(
+                f"{self.file.path}: expected a file of the form 'likelihood', got {self.form!r}; "
+                "write one with toolkit export --form likelihood"
+            )
+        if probe.shape != x.shape or probe.dtype != np.float32:
+            raise ValueError(
+                f"probe: expected float32 {x.shape} like x, got {probe.dtype} {probe.shape}; convert it"
+            )
+        out, moved = self._call(["prediction", "product"], x, t, condition, {"probe": probe})
+        return out, moved
+
+    def _call(
+        self,
+        outputs: list[str],
+        x: Floats,
+        t: float | Floats,
+        condition: NDArray[Any] | None,
+        extra: dict[str, Floats],
+    ) -> list[Floats]:
+        """One run of the graph: each output float32 like x."""
         self._check(x, condition)
-        feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32)}
+        feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32), **extra}
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
         options = _onnxruntime().RunOptions()
         options.log_severity_level = 4
         WATCHDOG.begin(options, self.limits.call)
         try:
-            (out,) = self.session.run(["prediction"], feeds, options)
+            found: list[Floats] = self.session.run(outputs, feeds, options)
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
             late = f"no end within {self.limits.call:.0f} s" if options.terminate else ""
             raise ModelError(
@@ -62,12 +100,13 @@ class Model:
             ) from None
         finally:
             WATCHDOG.end(options)
-        if out.shape != x.shape:  # a float32 output is checked when the file is opened
-            raise ModelError(
-                f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
-                "export the network again"
-            )
-        return out  # type: ignore[no-any-return]
+        for out in found:  # that it is float32 is checked when the file is opened
+            if out.shape != x.shape:
+                raise ModelError(
+                    f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
+                    "export the network again"
+                )
+        return found
 
     def _check(self, x: Floats, condition: NDArray[Any] | None) -> None:
         """What ONNX Runtime takes without a word: other byte orders, one label for all, label -1."""
@@ -220,6 +259,16 @@ def _reason(error: Exception, limits: Limits) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
+def form_of(file: ModelFile) -> str:
+    """What the graph of a file returns. Raises ModelError for a form this version does not know."""
+    form = file.metadata.get(modelfile.FORM_KEY, FORMS[0])
+    if form not in FORMS:
+        raise ModelError(
+            f"{file.path}: expected the form {' or '.join(FORMS)}, got {form[:40]!r}; update this toolkit"
+        )
+    return form
+
+
 def _match(file: ModelFile, spec: Spec, session: Any) -> None:
     """The graph's inputs and outputs against the spec: names, element types and sizes."""
     shape = list(spec.shape)
@@ -228,8 +277,11 @@ def _match(file: ModelFile, spec: Spec, session: Any) -> None:
         expected["label"] = ("tensor(int64)", [])
     elif spec.condition.kind == "context":
         expected["context"] = ("tensor(float)", list(spec.condition.shape))
+    returned = {"prediction": ("tensor(float)", shape)}
+    if form_of(file) == "likelihood":
+        expected["probe"] = returned["product"] = ("tensor(float)", shape)
     _same(file, "inputs", expected, session.get_inputs())
-    _same(file, "outputs", {"prediction": ("tensor(float)", shape)}, session.get_outputs())
+    _same(file, "outputs", returned, session.get_outputs())
     if spec.condition.kind == "label" and set(file.label_rows) - {spec.condition.classes + 1}:
         raise ModelError(
             f"{file.path}: expected a table of {spec.condition.classes} classes and no label by its "

@@ -34,6 +34,9 @@ NAMED = ("test_schedules.py", "usual_numbers")
 EDM = ("test_predictions.py", "published or unit_variance")
 SHOWN = ("test_predictions.py", "shown")
 GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
+PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
+GUIDED = ("test_integrate.py", "its_interval")
+LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
@@ -150,7 +153,7 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("predictions.py", "-SIGMA_DATA * scales.alpha / q", "SIGMA_DATA * scales.alpha / q", EDM),
     ("predictions.py", "return 1.0 / _spread(scales)", "return _spread(scales)", EDM),
     ("flow.py", "network(x * at.input, t)", "network(x, t)", SHOWN),
-    ("flow.py", "y * (point.m * at.input)", "y * point.m", SHOWN),
+    ("flow.py", "point.m * at.input", "point.m", SHOWN),
     ("grids.py", "low + (0.5 * np.pi - low)", "(0.5 * np.pi - low)", GRID),
     ("grids.py", "np.float64(0.002) ** (1.0 / rho)", "np.float64(0.002) ** (1.0 / 7.0)", GRID),
     ("grids.py", "np.exp(-np.log(top)", "np.exp(-np.log(80.0)", GRID),
@@ -158,6 +161,19 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("grids.py", "(indices + 1.0) / count", "indices / count", GRID),
     ("grids.py", "np.rint(count *", "np.floor(count *", GRID),
     ("grids.py", "START, float(time_of_ratio(schedule, START))", "START", GRID),
+    ("adaptive.py", "49 / 176", "49 / 167", PAIRS),
+    ("adaptive.py", "71 / 1920", "71 / 1902", PAIRS),
+    ("adaptive.py", "-10690763975 /", "10690763975 /", PAIRS),
+    ("adaptive.py", "s if c == 1.0 else r + c * h", "s if c == 1.0 else r", PAIRS),
+    ("adaptive.py", "floor ** (-0.85 / p)", "floor ** (0.85 / p)", PAIRS),
+    ("adaptive.py", "np.mean(flat * flat, axis=1)", "np.mean(flat * flat)", PAIRS),
+    ("integrate.py", "(1.0 - weight)", "(weight - 1.0)", GUIDED),
+    ("likelihood.py", "ode.m(start) / ode.m(end)", "ode.m(end) / ode.m(start)", LIKELY),
+    ("likelihood.py", "flat.shape[1] * on_y", "on_y", LIKELY),
+    ("likelihood.py", "on_out * shown * traced", "on_out * traced", LIKELY),
+    ("likelihood.py", "scale + grown", "scale - grown", LIKELY),
+    ("likelihood.py", "math.pi * sigma**2", "math.pi", LIKELY),
+    ("likelihood.py", "total / probes", "total", LIKELY),
 ]
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from runtimes.noise import LARGEST_SEED, TABLE, noise, seed_rows, threefry, threefry_words
+from runtimes.noise import (
+    LARGEST_SEED,
+    TABLE,
+    noise,
+    seed_rows,
+    signs,
+    threefry,
+    threefry_words,
+    uniforms,
+)
 
 
 def u32(*values):
@@ -143,3 +152,39 @@ def test_bad_seeds(seed):
 def test_every_row_of_a_seed_must_fit():
     with pytest.raises(ValueError, match="for every sample"):
         seed_rows(LARGEST_SEED, 2)
+
+
+# Probes and dequantisation: draws of their own
+
+
+def test_signs_are_the_bits_of_their_draw_lowest_first():
+    """Seed 9's word 0 of counter (0, 2^31 + 3), by the block function alone."""
+    (word,), _ = threefry(*u32(9, 0), *u32(0, 2**31 + 3))
+    bits = f"{int(word):032b}"[::-1]
+    got = signs(np.array([9], np.int64), (4, 8), 3).reshape(-1)
+    assert got.dtype == np.float32
+    assert "".join("1" if sign > 0 else "0" for sign in got) == bits
+    assert set(got.tolist()) == {-1.0, 1.0}
+
+
+def test_signs_are_even_and_independent():
+    found = signs(seed_rows(0, 200), (10, 10), 0).reshape(200, 100).astype(float)
+    assert abs(found.mean()) < 4 / np.sqrt(found.size)
+    other = signs(seed_rows(0, 200), (10, 10), 1).reshape(200, 100)
+    assert abs((found * other).mean()) < 4 / np.sqrt(found.size)
+    products = found.T @ found / 200 - np.eye(100)
+    assert np.abs(products).max() < 6 / np.sqrt(200)
+
+
+def test_signs_and_uniforms_depend_on_their_row_alone():
+    for make in (lambda seeds: signs(seeds, (3, 5), 2), lambda seeds: uniforms(seeds, (3, 5))):
+        whole = make(seed_rows(4, 6))
+        np.testing.assert_array_equal(make(seed_rows(6, 2)), whole[2:4])
+        assert len({row.tobytes() for row in whole}) == 6
+
+
+def test_uniforms_fill_the_cell():
+    found = uniforms(seed_rows(1, 40), (1000,)).reshape(-1)
+    assert -0.5 < found.min() < -0.499
+    assert 0.499 < found.max() < 0.5
+    assert stats.kstest(found, "uniform", args=(-0.5, 1.0)).pvalue > 1e-3

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import runtimes
-from export import ParityError, TorchModel, export_torch
+from export import ParityError, TorchModel, export_likelihood, export_torch
 from export import torch_export as module_under_test
+from export.derivatives import with_product
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec
 
@@ -205,3 +206,84 @@ def test_exporter_is_quiet(tmp_path, capfd):
         )
     assert [str(warning.message) for warning in caught] == []
     assert capfd.readouterr() == ("", "")
+
+
+# The form that says J v beside the prediction
+
+
+def ours(network, condition):
+    """A small network of ours whose every layer counts: none left at its first zeros."""
+    from toolkit.networks import NETWORKS, Sizes, layers_torch
+
+    module = NETWORKS[network](layers_torch, Sizes((4, 4, 2), condition, 16, 1, 2, (2, 2)))
+    rng = np.random.default_rng(3)
+    layers_torch.fill(
+        module,
+        {
+            name: (0.4 * rng.standard_normal(shape)).astype(np.float32)
+            for name, shape in layers_torch.shapes(module).items()
+        },
+    )
+    return module
+
+
+PRODUCTS = {
+    "mlp": (lambda: ours("mlp", CONDITIONS["label"]), CONDITIONS["label"], (4, 4, 2)),
+    "dit": (lambda: ours("dit", CONDITIONS["sequence"]), CONDITIONS["sequence"], (4, 4, 2)),
+    "own": (lambda: Convolutional(CONDITIONS["none"]), CONDITIONS["none"], (6, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_are_those_of_torch_and_of_differences(tmp_path, name):
+    make, condition, shape = PRODUCTS[name]
+    module, spec = make(), Spec("own", shape, condition=condition)
+    report = export_likelihood(module, spec, tmp_path / "a.onnx")
+    assert sorted(row.batch for row in report.rows if row.what == "product") == [1, 7]
+    assert report.table().count("product") == 2
+    model, reference = runtimes.load(tmp_path / "a.onnx"), TorchModel(spec, module)
+    rng = np.random.default_rng(5)
+    x, probe = (rng.standard_normal((5, *shape)).astype(np.float32) for _ in range(2))
+    given = {
+        "none": None,
+        "label": rng.integers(0, 4, 5),
+        "context": rng.standard_normal((5, 4, 5)).astype(np.float32),
+    }[condition.kind]
+    times = rng.random(5).astype(np.float32)
+    out, product = model.product(x, times, given, probe)
+    for mine, theirs in zip(
+        (out, product), reference.product(x, times, given, probe), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5 * np.abs(theirs).max())
+    np.testing.assert_allclose(out, reference.network(x, times, given), rtol=1e-4, atol=1e-5)
+    h = np.float32(2.0**-7)
+    ends = [reference.network(x + sign * h * probe, times, given) for sign in (1, -1)]
+    slope = (ends[0].astype(float) - ends[1]) / (2 * float(h))
+    np.testing.assert_allclose(product, slope, atol=5e-3 * np.abs(slope).max())
+
+
+def test_gate_stops_a_wrong_product(tmp_path, monkeypatch):
+    def doubled(proto):
+        grown = with_product(proto)
+        grown.graph.node[-1].CopyFrom(
+            onnx.helper.make_node("Sum", [grown.graph.node[-1].input[0]] * 2, ["product"])
+        )
+        return grown
+
+    monkeypatch.setitem(module_under_test.GROW, "likelihood", doubled)
+    with pytest.raises(ParityError, match=r"product at batch [17]: .*nothing was written"):
+        export_likelihood(
+            Convolutional(CONDITIONS["none"]), spec_for(CONDITIONS["none"]), tmp_path / "a.onnx"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_operator_without_a_derivative_is_one_line_and_no_file(tmp_path):
+    class Sorted(torch.nn.Module):
+        def forward(self, x, time):
+            return torch.topk(x, x.shape[-1]).values
+
+    with pytest.raises(ValueError, match="derivative rule, got TopK") as caught:
+        export_likelihood(Sorted(), Spec("sorted", (3,)), tmp_path / "a.onnx")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

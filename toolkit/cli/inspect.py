@@ -77,6 +77,8 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
         ),
         ("sha256", file.digest),
     ]
+    if model.form != "network":
+        lines.insert(-1, ("form", f"{model.form}: products of the Jacobian beside the prediction"))
     if report is not None:
         worst = max(float(row["relative"]) for row in report["rows"])
         text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"

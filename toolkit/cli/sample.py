@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from runtimes.adaptive import PAIRS
 from runtimes.charts import CHARTS
 from runtimes.choices import quoted
 from runtimes.grids import GRIDS
@@ -22,7 +23,8 @@ from toolkit.cli.words import one_line
 )
 @click.option("-l", "--label", help="A label, or several to cycle through: 7, '0,1,2', cat, none.")
 @click.option("--context", metavar="FILE.npy", help="Context vectors: one for all, or one each.")
-@click.option("-s", "--solver", help=f"One of {', '.join(SOLVERS)}.  [the model's own]")
+@click.option("-s", "--solver", help=f"One of {', '.join((*SOLVERS, *PAIRS))}.  [the model's own]")
+@click.option("--tolerance", type=float, help=f"Of {' and '.join(PAIRS)}, 1e-12 to 1.  [1e-5]")
 @click.option(
     "-k", "--steps", type=int, help="Intervals of the grid, 1 to 10000.  [the model's own]"
 )
@@ -72,6 +74,7 @@ def sample(
     label: str | None,
     context: str | None,
     solver: str | None,
+    tolerance: float | None,
     steps: int | None,
     grid: str | None,
     guidance: float | None,
@@ -103,6 +106,7 @@ def sample(
     \b
     toolkit sample digits.onnx -n 64 --label 7 --steps 20 --guidance 2 --out sevens.png
     toolkit sample digits.onnx -n 8 --label 0,1,2 --show-trajectory --out path.gif
+    toolkit sample digits.onnx -n 8 --label 7 --solver dopri5 --tolerance 1e-4 --out sevens.png
     toolkit sample digits.onnx --from mine.npy --strength 0.5 --label 3 --out threes.png
     toolkit sample digits.onnx --from mine.npy --mask known.npy --label 3 --out whole.png
     """
@@ -112,7 +116,7 @@ def sample(
     from runtimes.limits import stopped_by_signals
     from runtimes.sample import collect
     from toolkit import show
-    from toolkit.cli import controls
+    from toolkit.cli import adaptive, controls
 
     refuse_existing(out, force)
     if invert and show_trajectory:
@@ -137,21 +141,35 @@ def sample(
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
         wanted = controls.Wanted(start, strength, mask, invert, noise, interpolate)
-        todo = controls.plan(opened, count, wanted, request)
-        count = len(todo.seeds)
         bar, started = Bar("sampling"), time.perf_counter()
-        if show_trajectory:  # every state is kept
-            fits("n", count * len(todo.times), opened.spec.shape, MOST_BYTES)
-            states = [_shown(bar, state) for state in todo.states(0, count)]
-            show.save_trajectory(out, states, todo.times, opened.spec.value_range)
+        if solver in PAIRS:
+            count = 16 if count is None else count
+            result = adaptive.integrate(
+                opened,
+                count,
+                request,
+                wanted,
+                tolerance=tolerance,
+                trajectory=show_trajectory,
+                batch=batch,
+                bar=bar,
+            )
+            path, times, calls = result.path, result.times, adaptive.cost(result)
         else:
-            samples = controls.finished(todo, collect(todo, batch=batch, progress=bar.show))
-            show.save_samples(out, samples, opened.spec.value_range)
+            adaptive.refuse_tolerance(tolerance)
+            todo = controls.plan(opened, count, wanted, request)
+            count, times, calls = len(todo.seeds), todo.times, f"{todo.calls} network calls each"
+            if show_trajectory:  # every state is kept
+                fits("n", count * len(times), opened.spec.shape, MOST_BYTES)
+                path = [_shown(bar, state) for state in todo.states(0, count)]
+            else:
+                path = [controls.finished(todo, collect(todo, batch=batch, progress=bar.show))]
+        if show_trajectory:
+            show.save_trajectory(out, path, times, opened.spec.value_range)
+        else:
+            show.save_samples(out, path[-1], opened.spec.value_range)
     seconds = time.perf_counter() - started
-    click.echo(
-        f"{one_line(out)}: {count} samples, {todo.calls} network calls each, "
-        f"{seconds:.2f} s on {opened.provider}"
-    )
+    click.echo(f"{one_line(out)}: {count} samples, {calls}, {seconds:.2f} s on {opened.provider}")
 
 
 def labels(text: str) -> list[int | str]:
