@@ -11,10 +11,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from runtimes.charts import CHARTS
 from runtimes.modelfile import SPEC_KEY, seal
+from runtimes.solvers import SOLVERS
 from runtimes.spec import Condition, Sampler, Spec, to_json
 
 OPSET, IR = 20, 10
+# every solver in every chart; only those that follow the field step in the one that is chosen
+WAYS = [
+    (name, chart)
+    for name, solver in SOLVERS.items()
+    for chart in (CHARTS if solver.follows == "field" else ["straight"])
+]
 
 
 class Exact:

@@ -13,7 +13,7 @@ from runtimes.solvers import SOLVERS
 from runtimes.tableau import run
 from runtimes.trace import trace
 
-from .problems import MIXTURE, ROUND, SHEAR, TILTED, slope, starts
+from .problems import MIXTURE, ROUND, SHEAR, TILTED, WAYS, slope, starts
 
 ODE = [name for name, solver in SOLVERS.items() if not solver.noisy]
 FIELD = [name for name, solver in SOLVERS.items() if solver.follows == "field"]
@@ -308,10 +308,9 @@ def frameworks(name):
     return lambda a: mx.array(a.astype(np.float32)), mx.array, mx.float32
 
 
-@every
+@pytest.mark.parametrize(("name", "chart"), WAYS)
 @pytest.mark.parametrize("framework", ["numpy", "torch", "mlx"])
 @pytest.mark.parametrize("schedule", ["linear", "vp"])
-@pytest.mark.parametrize("chart", CHARTS)
 def test_framework_and_dtype_are_kept(name, framework, schedule, chart):
     """The same float32 numbers come out of every framework, through `flow` and through the tableau."""
     make, kind, dtype = frameworks(framework)
