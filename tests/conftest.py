@@ -1,4 +1,9 @@
-"""Small model files that every test may open."""
+"""Small model files that every test may open; one thread for numpy's and torch's small sums.
+
+Two threads gain nothing at these sizes, and on a busy machine they wait for each other.
+"""
+
+import os
 
 import numpy as np
 import onnx
@@ -7,6 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec, to_json
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # read when torch is first imported; children inherit it
 
 
 def sealed(nodes, initializers, spec, inputs, *, opset=20, extra=()):
