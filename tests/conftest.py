@@ -13,9 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec, to_json
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # read when torch is first imported; children inherit it
+# read when torch is first imported; children inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def sealed(nodes, initializers, spec, inputs, *, opset=20, extra=()):
