@@ -35,7 +35,7 @@ EDM = ("test_predictions.py", "published or unit_variance")
 SHOWN = ("test_predictions.py", "shown")
 GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
-GUIDED = ("test_integrate.py", "its_interval")
+INTERVAL = ("test_integrate.py", "its_interval")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
@@ -167,7 +167,8 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("adaptive.py", "s if c == 1.0 else r + c * h", "s if c == 1.0 else r", PAIRS),
     ("adaptive.py", "floor ** (-0.85 / p)", "floor ** (0.85 / p)", PAIRS),
     ("adaptive.py", "np.mean(flat * flat, axis=1)", "np.mean(flat * flat)", PAIRS),
-    ("integrate.py", "(1.0 - weight)", "(weight - 1.0)", GUIDED),
+    ("integrate.py", "mixed(one[on], without", "mixed(without, one[on]", INTERVAL),
+    ("integrate.py", "& (t <= interval[1])", "& (t >= interval[1])", INTERVAL),
     ("likelihood.py", "ode.m(start) / ode.m(end)", "ode.m(end) / ode.m(start)", LIKELY),
     ("likelihood.py", "flat.shape[1] * on_y", "on_y", LIKELY),
     ("likelihood.py", "on_out * shown * traced", "on_out * traced", LIKELY),
