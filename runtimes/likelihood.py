@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
-from .choices import choose
+from .choices import choose, is_number
 from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
 from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
 from .noise import seed_rows, signs, uniforms
@@ -200,7 +200,7 @@ def dequantised(data: Single, step: float, seed: int) -> Single:
     With p the model's density, E[log p(x + step u)] + D log(step) is at most the log-probability of the
     cell (Theis et al. 2016, eq. 5), so bits per dimension from it are never too good.
     """
-    if not (isinstance(step, int | float) and 0.0 < step < math.inf):
+    if not (is_number(step) and 0.0 < step < math.inf):
         raise ValueError(
             f"step: expected the distance of two grey levels, got {step!r}; try 2/255"
         )
