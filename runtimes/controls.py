@@ -52,7 +52,8 @@ def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Pl
         if request.get("solver"):
             known = ", ".join(name for name, one in SOLVERS.items() if one.follows == "field")
             raise ValueError(
-                f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}"
+                f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}; "
+                "heun is a good start"
             )
         request["solver"] = "heun"
     if request.get("cfgpp") is not None:

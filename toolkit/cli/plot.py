@@ -77,12 +77,7 @@ def _error(out: str, model: Any, request: dict[str, Any], n: int, data: str | No
     best, usual = costs.recommend(measured)
     plots.save(out, drawings.cost_figure(measured))
     click.echo(f"{out}: {len(measured.rows)} runs of {n} samples")
-    good = [row for row in measured.rows if row.error <= usual.error]
-    names = sorted({row.solver for row in good} - {usual.solver})
-    cheapest = [
-        min((r for r in good if r.solver == name), key=lambda r: r.calls) for name in names
-    ]
-    for row in (*sorted(cheapest, key=lambda r: (r.calls, r.error)), usual):
+    for row in (*costs.cheapest(measured), usual):
         click.echo(
             f"  {row.solver:<12} {row.steps:>3} steps {row.calls:>3} calls   "
             f"end error {row.error:.2e}   energy distance {row.distance:.3g}"
