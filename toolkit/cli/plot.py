@@ -94,12 +94,10 @@ def _real(model: Any, request: dict[str, Any], n: int, name: str | None) -> Any:
 
     from toolkit import data as data_sets
 
-    name = name or model.spec.training.get("data", model.spec.name)
-    kind = model.spec.condition.kind
-    try:
-        known = data_sets.load(str(name)).held_out
-    except (ValueError, FileNotFoundError):
-        known = None
+    kind, known = model.spec.condition.kind, None
+    trained_on = str(model.spec.training.get("data", model.spec.name))
+    if name is not None or trained_on in data_sets.DATA:  # a model may not name files to open
+        known = data_sets.load(trained_on if name is None else name).held_out
     if known is None or known.x.shape[1:] != model.spec.shape:
         if kind == "label":
             request.setdefault("label", list(range(model.spec.condition.classes)))
