@@ -3,9 +3,9 @@
 The instantaneous change of variables (Chen et al. 2018, theorem 1; Song et al. 2021, eq. 39). From the
 data x = m_1 y the ODE is followed back to the noise x_0 = m_0 y_0, whose density is known: samples
 start at noise * sigma_0. Whatever alpha_0 the schedule has, this is the density of what the ODE
-draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(k y, t)
+draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(shown y, t)
 
-    div_y dy/dr = D on_y + on_out k trace(J),    J = the network's derivative by what it is shown.
+    div_y dy/dr = D on_y + on_out shown trace(J),    J = the network's derivative by what it is shown.
 
 The trace is exact, D products J e_d with the unit vectors, or Hutchinson's: v . J v with v = +-1 has
 mean trace(J) and is exact when J is diagonal. It needs a network that says J v beside its prediction:

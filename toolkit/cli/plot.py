@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 KINDS = ("error", "flow")
 
@@ -64,7 +65,7 @@ def plot(
             request.setdefault("label", "none" if opened.spec.condition.kind == "label" else None)
             seen = drawings.portrait(opened, request, drawings.CLOUD if count is None else count)
             plots.save(out, drawings.portrait_figure(opened, seen, request))
-            click.echo(f"{out}: {opened.spec.name}, the ODE beside the SDE")
+            click.echo(f"{out}: {one_line(opened.spec.name)}, the ODE beside the SDE")
         else:
             _error(out, opened, request, 256 if count is None else count, data)
 
