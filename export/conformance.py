@@ -73,7 +73,7 @@ class Row:
 
 def providers() -> list[str]:
     """Our words for the providers that the installed ONNX Runtime has."""
-    present = session._onnxruntime().get_available_providers()
+    present = session.onnxruntime().get_available_providers()
     return [word for word, (name, _) in session.PROVIDERS.items() if name in present]
 
 
@@ -240,7 +240,7 @@ def run_gap(model: Model, density: Density, solver: str) -> float:
 
 def laws_gap(path: Path, provider: str, spec: Spec) -> float:
     """The gap of the posterior means, the score and the log-density in a file of `write_laws`."""
-    ort, n, t = session._onnxruntime(), 6, np.float32(0.6)
+    ort, n, t = session.onnxruntime(), 6, np.float32(0.6)
     opened = ort.InferenceSession(path, providers=[session.PROVIDERS[provider][0]])
     x, condition = noise(seed_rows(SEED, n), spec.shape, 0), conditions(spec, n, null=True)
     feeds = {"x": x, "time": np.full(n, t)}

@@ -43,15 +43,8 @@ def spec_of(name: str, schedule: str, prediction: str) -> Spec:
     )
 
 
-def write(
-    path: str | os.PathLike[str],
-    name: str,
-    schedule: str,
-    prediction: str,
-    *,
-    overwrite: bool = True,
-) -> Path:
-    """The exact network of DENSITIES[name] as a sealed model file."""
+def write(path: str | os.PathLike[str], name: str, schedule: str, prediction: str) -> Path:
+    """The exact network of DENSITIES[name] as a sealed model file; one that is there is overwritten."""
     graph = _Graph(DENSITIES[name], table(schedule, prediction))
     parts = graph.ends()
     data, noise = (graph.op("MatMul", graph.op("Mul", scale, part), "back")

@@ -95,7 +95,8 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def without_rule(what: str) -> ValueError:
+    """What to raise for an operator, or a use of one, that `derivatives` cannot differentiate."""
     return ValueError(
         f"module: expected operators with a derivative rule, got {what}; write the network without it, "
-        "or add its rule to export/tangent.py"
+        "or add its rule to export/derivatives.py"
     )

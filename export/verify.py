@@ -2,8 +2,9 @@
 
     error_k = max |x_k(framework) - x_k(onnxruntime)|,    relative to max |x_k(framework)|
 
-Two things are compared at batch 1 and 7: the network's predictions at times and conditions that
-differ from row to row, and a whole trajectory of 20 steps in which each side feeds on its own states.
+Compared at batch 1 and 7 are the network's predictions at times and conditions that differ from row
+to row, its products J v too in a file of the form `likelihood`, and a whole trajectory of 20 steps in
+which each side feeds on its own states.
 The report travels in the file's metadata; beyond the tolerance nothing is written.
 """
 

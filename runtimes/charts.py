@@ -4,9 +4,10 @@ Dividing x = alpha * data + sigma * noise by m and differentiating by r gives, f
 
     dy/dr = d(alpha/m)/dr * data + d(sigma/m)/dr * noise,
 
-so a chart is three closed forms: m, r and those two weights. In the `straight` chart any schedule
-becomes the linear path, dy/dr = data - noise, finite at both ends; Euler gives the same samples in
-the straight, noise and data charts, and that step is DDIM (Song et al. 2021, eq. 12 with eta = 0).
+so a chart is a few closed forms: m, r, those two weights, and the way back from r to t. In the
+`straight` chart any schedule becomes the linear path, dy/dr = data - noise, finite at both ends;
+Euler gives the same samples in the straight, noise and data charts, and that step is DDIM (Song,
+Meng & Ermon 2021, eq. 12, eta = 0).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A name from a list of names, with the error a person can act on."""
+"""What a caller gave, looked at: a name from a list, a number, and words for the error if it is neither."""
 
 import math
 import re
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
+
+import numpy as np
 
 CALL = re.compile(r"(\w+)\((.*)\)")
 NUMBERS = (1e-9, 1e9)
@@ -29,6 +31,13 @@ def quoted(value: object, most: int = 80) -> str:
     except ValueError:  # Python does not write out numbers of more than 4300 digits
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number, Python's or numpy's; True and False are none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(
+        value, bool
+    )
 
 
 def named_function(

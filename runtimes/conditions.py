@@ -1,4 +1,4 @@
-"""What a person asks samples to be, checked: labels by number or name, context vectors, counts.
+"""What a person asks samples to be, checked: labels by number or name, contexts, guidance, counts, arrays.
 
 n samples -> int64 (n,) for labels, float32 (n, *shape) for contexts, None for neither
 """
@@ -64,10 +64,7 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
     shape = spec.condition.shape
     if context is None:
         raise ValueError(f"context: expected float32 {shape} or (n, *{shape}), got none; give one")
-    try:
-        given = np.asarray(context)
-    except ValueError:
-        raise ValueError("context: expected one array, got rows of different lengths") from None
+    given = one_array("context", context)
     rows = given[None] if given.shape == shape else given
     if rows.shape[1:] != shape or len(rows) not in (1, n) or given.dtype.kind != "f":
         raise ValueError(
@@ -75,11 +72,24 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
             f"got {given.dtype} {given.shape}; give one for all samples or one for each"
         )
     fits("context", n, shape, MOST_BYTES)
+    return np.ascontiguousarray(np.broadcast_to(finite("context", rows), (n, *shape)))
+
+
+def one_array(what: str, given: object) -> NDArray[Any]:
+    """`given` as an array; ValueError for rows that do not make one."""
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise ValueError(f"{what}: expected one array, got rows of different lengths") from None
+
+
+def finite(what: str, array: NDArray[Any]) -> NDArray[np.float32]:
+    """The array as float32 in the machine's byte order; ValueError if a number of it is not finite there."""
     with np.errstate(over="ignore"):
-        rows = rows.astype(np.float32)  # the machine's byte order too
-    if not np.isfinite(rows).all():
-        raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
-    return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)))
+        numbers: NDArray[np.float32] = array.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{what}: expected finite numbers, got NaN or infinity; check the array")
+    return numbers
 
 
 def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:

@@ -17,6 +17,8 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from .choices import is_number
+from .conditions import finite, one_array
 from .noise import noise as noise_of
 from .noise import seed_rows
 from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
@@ -50,7 +52,8 @@ def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Pl
         if request.get("solver"):
             known = ", ".join(name for name, one in SOLVERS.items() if one.follows == "field")
             raise ValueError(
-                f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}"
+                f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}; "
+                "heun is a good start"
             )
         request["solver"] = "heun"
     if request.get("cfgpp") is not None:
@@ -162,9 +165,9 @@ def editing(
 ) -> Plan:
     """See edit: the request's own grid, entered at t = 1 - strength."""
     data = rows("data", data, model.spec.shape)
-    number = isinstance(strength, int | float) and not isinstance(strength, bool)
     times = plan(model, len(data), **request).times
-    start = max(1.0 - strength, times[0]) if number and 0.0 < strength <= 1.0 else times[-1]
+    inside = is_number(strength) and 0.0 < strength <= 1.0
+    start = max(1.0 - strength, times[0]) if inside else times[-1]
     if start >= times[-1]:
         raise ValueError(
             f"strength: expected a number above {1.0 - times[-1]:.3g} and at most 1, "
@@ -262,21 +265,14 @@ class Inpainting:
 
 def rows(what: str, given: object, shape: tuple[int, ...]) -> Floats:
     """`given` as float32 (n, *shape), n >= 1; one sample alone is n = 1."""
-    try:
-        x = np.asarray(given)
-    except ValueError:
-        raise ValueError(f"{what}: expected one array, got rows of different lengths") from None
+    x = one_array(what, given)
     x = x[None] if x.shape == shape else x
     if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind != "f":
         raise ValueError(
             f"{what}: expected float32 (n, {', '.join(map(str, shape))}), got {x.dtype} {x.shape}; "
             "channels last, in the model's value range"
         )
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32)
-    if not np.isfinite(x).all():
-        raise ValueError(f"{what}: expected finite numbers, got NaN or infinity; check the array")
-    return x
+    return finite(what, x)
 
 
 def _without_noise(seeds: NDArray[np.int64], shape: tuple[int, ...], draw: int) -> Floats:

@@ -18,7 +18,13 @@ at distances u_i on the clock, bends it:
 the integral of the polynomial through all of them. With noise for data, sigma for alpha and
 -lambda for lambda, (3) is the second half of (1). Where a clock is infinite, at alpha = 0 or
 sigma = 0, it tells nothing: a step from or to there is `straight`, and such a point is no past.
-These generators are given `ends` and `scales`, as those in `stochastic` are.
+These generators are given
+
+    ends(x, t) -> (data, noise), the two ends that the network's prediction implies at (x, t),
+    scales(t)  -> alpha, sigma and their rates, a schedule,
+
+as those in `stochastic` are. r = sigma / alpha = e^-lambda is the noise ratio. Lu et al. 2022b is
+"DPM-Solver++", 2022a "DPM-Solver".
 """
 
 import math
@@ -28,12 +34,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .multistep import Past, bend, weights
 from .schedules import Scales, Schedule, time_of_ratio
-from .stochastic import EndsOf
 
 if TYPE_CHECKING:
     from .solvers import Array
 
 A = TypeVar("A", bound="Array")
+EndsOf = Callable[[A, float], tuple[A, A]]
 Rule = Callable[[float, Sequence[float]], list[float]]  # h, offsets u_i -> w_i
 DATA, NOISE = 0, 1  # of `ends`, and their amplitudes of `Scales`
 FAR = math.log(1e100)  # beyond it the clock is taken for infinite
@@ -80,11 +86,9 @@ def halved(h: float, offsets: Sequence[float]) -> list[float]:
 
     The factor 1 / 2 of Lu et al. 2022b, Algorithm 2, and of Zhao et al. 2023 with their B_2(h) = e^h - 1.
     """
-    return (
-        [-0.5 * math.expm1(-h) * h / u for u in offsets]
-        if len(offsets) == 1
-        else exact(h, offsets)
-    )
+    if len(offsets) != 1:
+        return exact(h, offsets)
+    return [-0.5 * math.expm1(-h) * h / offsets[0]]
 
 
 def known(past: Past[A], at: float, h: float) -> dict[float, A]:
@@ -137,16 +141,16 @@ def dpmpp_3m(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> 
 
 
 def deis2(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> Iterator[A]:
-    """x_s <- alpha_s / alpha_t x + alpha_s integral of the line through the last 2 noises in log rho.
+    """x_s <- alpha_s / alpha_t x + alpha_s integral of the line through the last 2 noises in log r.
 
-    rho = sigma / alpha = e^-lambda. DEIS, exponential Adams-Bashforth (Zhang & Chen 2023, eqs. 14-15),
-    its polynomial taken in log rho. Order 2; the first step is DDIM's.
+    DEIS, exponential Adams-Bashforth (Zhang & Chen 2023, eqs. 14-15), its polynomial taken in log r.
+    Order 2; the first step is DDIM's.
     """
     return adams(ends, x, grid, scales, NOISE, 2, exact)
 
 
 def deis3(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> Iterator[A]:
-    """x_s <- alpha_s / alpha_t x + alpha_s integral of the parabola through the last 3 noises in log rho.
+    """x_s <- alpha_s / alpha_t x + alpha_s integral of the parabola through the last 3 noises in log r.
 
     As `deis2`, with a past of two. The first step is DDIM's, of order 1, so a whole run shows
     order 2; the recurrence itself has order 3.
@@ -214,19 +218,23 @@ def dpmpp_2s(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> 
 
 
 def edm_heun(ends: EndsOf[A], x: A, grid: Sequence[float], scales: Schedule) -> Iterator[A]:
-    """x_s / alpha_s <- x / alpha_t + (rho_s - rho_t) (noise + noise_s) / 2, rho = sigma / alpha.
+    """x_s / alpha_s <- x / alpha_t + (r_s - r_t) (noise + noise_s) / 2, noise_s that at DDIM's x_s.
 
-    noise_s is that at DDIM's x_s. Karras et al. 2022, Algorithm 1, whose sigma is rho and whose d is
-    noise. Order 2. Onto sigma = 0 one call and no correction (line 6); nor from rho = infinity.
+    Karras et al. 2022, Algorithm 1, whose sigma is r and whose d is noise. Order 2. Onto sigma = 0
+    one call and no correction (line 6); nor from r = infinity.
     """
     for t, s in pairwise(grid):
-        now, after = scales(t), scales(s)
-        data, noise = ends(x, t)
-        x = straight(x, data, now, after)
-        if math.isfinite(clock(after) - clock(now)):
-            _, noise_s = ends(x, s)
-            half = 0.5 * (
-                float(after.sigma) - float(after.alpha) * float(now.sigma) / float(now.alpha)
-            )
-            x = bend(x, noise, [noise_s], [half])
+        x = trapezium(ends, x, t, s, scales)
         yield x
+
+
+def trapezium(ends: EndsOf[A], x: A, t: float, s: float, scales: Schedule) -> A:
+    """One step of `edm_heun`, from t to s, written without dividing x by alpha."""
+    now, after = scales(t), scales(s)
+    data, noise = ends(x, t)
+    x = straight(x, data, now, after)
+    if not math.isfinite(clock(after) - clock(now)):
+        return x
+    _, noise_s = ends(x, s)
+    half = 0.5 * (float(after.sigma) - float(after.alpha) * float(now.sigma) / float(now.alpha))
+    return bend(x, noise, [noise_s], [half])

@@ -39,8 +39,8 @@ def flow(
     x: the state at times[0], (B, *shape). draw(k): the noise of step k, for noisy solvers only.
     chart: the variables in which a solver that follows the field steps; the others use the path's own.
     diffusion: g^2 for a solver that follows one, by name or as a function of Scales; eta^2 multiplies it.
+    Raises ValueError where the prediction is singular, the chart infinite or a draw has no source.
     """
-
     rule = named(schedule)
 
     @lru_cache(maxsize=4)
@@ -54,15 +54,11 @@ def flow(
 
     method = SOLVERS[solver]
     grid = [float(t) for t in times]
-    if method.follows == "ends":
-        yield from method.steps(ends, x, grid, scales)
-        return
-    if method.follows == "diffusion":
+    if method.follows != "field":
         square = DIFFUSIONS[diffusion] if isinstance(diffusion, str) else diffusion
-        yield from method.steps(ends, x, grid, scales, draw or _none, eta, square)
-        return
-    if method.follows == "noise":
-        yield from method.steps(ends, x, grid, scales, draw or _none, eta)
+        noise = (draw or _none, eta)
+        more = {"ends": (), "noise": noise, "diffusion": (*noise, square)}[method.follows]
+        yield from method.steps(ends, x, grid, scales, *more)
         return
 
     points = [chart_point(chart, t, scales(t)) for t in grid]

@@ -2,8 +2,7 @@
 
 A grid is a plain function `(steps, schedule) -> float64 (steps + 1,)` that ends at 1. Numbers after the
 schedule have defaults, and `named` fills them in: "karras" is "karras(7)". To add one, write the function
-and its line in `GRIDS`. Predictions that are singular at an end are dealt with in
-`trim`, and only there.
+and its line in `GRIDS`. Predictions that are singular at an end are dealt with in `trim`, and only there.
 """
 
 import math
@@ -63,7 +62,7 @@ def karras(steps: int, schedule: Schedule, rho: float = 7.0) -> Grid:
 
 
 def log_snr(steps: int, schedule: Schedule) -> Grid:
-    """log(alpha / sigma) rises evenly from -log(80) to log(500), ends set to 0 and 1 (Lu et al. 2022).
+    """log(alpha / sigma) rises evenly from -log(80) to log(500), ends set to 0 and 1 (Lu et al. 2022a).
 
     A schedule that starts above -log(80) starts there.
     """

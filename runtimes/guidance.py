@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .choices import is_number
 from .schedules import Schedule
 
 LARGEST_WEIGHT = 1e4
@@ -28,12 +29,12 @@ Guided = Callable[[Any, float, bool], Any]  # (x, t, on) -> prediction
 
 def check(weight: float, interval: tuple[float, float]) -> None:
     """Raise ValueError unless |weight| <= 1e4 and 0 <= interval[0] <= interval[1] <= 1."""
-    if not (_is_number(weight) and abs(weight) <= LARGEST_WEIGHT):  # NaN compares False
+    if not (is_number(weight) and abs(weight) <= LARGEST_WEIGHT):  # NaN compares False
         raise ValueError(
             f"guidance: expected a number within +-{LARGEST_WEIGHT:g}, got {weight!r}; 1 turns it off"
         )
     times = tuple(interval) if np.iterable(interval) else ()
-    pair = len(times) == 2 and all(_is_number(time) for time in times)
+    pair = len(times) == 2 and all(is_number(time) for time in times)
     if not (pair and 0.0 <= times[0] <= times[1] <= 1.0):
         raise ValueError(
             f"interval: expected (from, to) with 0 <= from <= to <= 1, got {interval!r}; "
@@ -41,15 +42,9 @@ def check(weight: float, interval: tuple[float, float]) -> None:
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(
-        value, bool
-    )
-
-
 def check_between(what: str, value: float, use: str) -> None:
     """Raise ValueError unless 0 <= value <= 1; `use` says what 0 and 1 do."""
-    if not (_is_number(value) and 0.0 <= value <= 1.0):
+    if not (is_number(value) and 0.0 <= value <= 1.0):
         raise ValueError(f"{what}: expected a number from 0 to 1, got {value!r}; {use}")
 
 

@@ -16,10 +16,22 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .charts import CHARTS, closed, point_at, times_at
-from .choices import choose
-from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condition, whole
+from .choices import choose, is_number
+from .conditions import (
+    MOST_BYTES,
+    Context,
+    Label,
+    conditions,
+    finite,
+    fits,
+    guidance_weight,
+    null_condition,
+    one_array,
+    whole,
+)
 from .flow import rates
 from .guidance import check as check_guidance
+from .guidance import mixed
 from .noise import noise, seed_rows
 from .sample import BATCH, MOST_SAMPLES, Sampleable
 from .schedules import Schedule, named
@@ -186,13 +198,9 @@ def caller(
 
     condition: of all samples; rows says which of them x holds.
     """
-    weight = model.spec.sampler.guidance if guidance is None else guidance
+    weight = guidance_weight(model.spec, guidance, None, None)
     check_guidance(weight, interval)
     if condition is None:
-        if guidance not in (None, 1.0):
-            raise ValueError(
-                f"guidance: expected 1 for a model without conditions, got {weight!r}; leave it out"
-            )
         return lambda x, t, rows: model.network(x, t.astype(np.float32))
     known = condition
 
@@ -205,7 +213,7 @@ def caller(
             np.concatenate([known[rows], null]),
         )
         one, without = out[: len(x)].copy(), out[len(x) :]
-        one[on] = one[on] * np.float32(weight) + without * np.float32(1.0 - weight)
+        one[on] = mixed(one[on], without, float(weight))
         return one
 
     return call
@@ -214,8 +222,7 @@ def caller(
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raise ValueError unless both are numbers within 1e-12 to 1."""
     for name, value in (("rtol", rtol), ("atol", atol)):
-        is_number = isinstance(value, int | float | np.integer | np.floating)
-        if not (is_number and FINEST <= value <= COARSEST):  # NaN compares False
+        if not (is_number(value) and FINEST <= value <= COARSEST):  # NaN compares False
             raise ValueError(
                 f"{name}: expected {FINEST:g} to {COARSEST:g}, got {value!r}; 1e-5 is a good start"
             )
@@ -223,17 +230,13 @@ def check_tolerances(rtol: float, atol: float) -> None:
 
 def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The array as float32, if it is (n, *shape) of finite numbers; else ValueError."""
-    array = np.asarray(given)
+    array = one_array(what, given)
     if array.shape != (n, *shape) or array.dtype.kind != "f":
         raise ValueError(
             f"{what}: expected float32 {(n, *shape)}, got {array.dtype} {array.shape}; "
             "the batch comes first, channels last"
         )
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{what}: expected finite numbers, got NaN or infinity; check the array")
-    return array
+    return finite(what, array)
 
 
 def _route(spec: Spec, times: Sequence[float]) -> list[float]:

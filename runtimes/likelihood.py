@@ -3,9 +3,9 @@
 The instantaneous change of variables (Chen et al. 2018, theorem 1; Song et al. 2021, eq. 39). From the
 data x = m_1 y the ODE is followed back to the noise x_0 = m_0 y_0, whose density is known: samples
 start at noise * sigma_0. Whatever alpha_0 the schedule has, this is the density of what the ODE
-draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(k y, t)
+draws. Dividing by m changes a density by m^D, and with dy/dr = on_y y + on_out network(shown y, t)
 
-    div_y dy/dr = D on_y + on_out k trace(J),    J = the network's derivative by what it is shown.
+    div_y dy/dr = D on_y + on_out shown trace(J),    J = the network's derivative by what it is shown.
 
 The trace is exact, D products J e_d with the unit vectors, or Hutchinson's: v . J v with v = +-1 has
 mean trace(J) and is exact when J is diagonal. It needs a network that says J v beside its prediction:
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
-from .choices import choose
+from .choices import choose, is_number
 from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
 from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
 from .noise import seed_rows, signs, uniforms
@@ -200,7 +200,7 @@ def dequantised(data: Single, step: float, seed: int) -> Single:
     With p the model's density, E[log p(x + step u)] + D log(step) is at most the log-probability of the
     cell (Theis et al. 2016, eq. 5), so bits per dimension from it are never too good.
     """
-    if not (isinstance(step, int | float) and 0.0 < step < math.inf):
+    if not (is_number(step) and 0.0 < step < math.inf):
         raise ValueError(
             f"step: expected the distance of two grey levels, got {step!r}; try 2/255"
         )

@@ -3,7 +3,8 @@
 A sample's noise depends on its own seed only: not on the batch, its order, the worker or the
 language. Integers come from Threefry2x32-20 (Salmon et al. 2011); four bytes of a word index a table
 of normal quantiles whose sums are exact in float32, so no compiler can change a bit. Draw 0 is the
-initial noise and draw k + 1 the noise of step k. The table and golden values are the specification.
+initial noise and draw k + 1 the noise of step k; from 2^30 on draws are `uniforms` and `signs`. The
+table and golden values are the specification.
 """
 
 import numpy as np

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS
 from .charts import CHARTS
-from .choices import choose
+from .choices import choose, is_number
 from .conditions import (
     MOST_BYTES,
     Context,
@@ -87,7 +87,7 @@ class State:
 
 
 class Run(Protocol):
-    """What `collect` takes: a Plan, or steps of one's own around a Plan (`editing.Inpainting`)."""
+    """What `collect` takes: a Plan, or steps of one's own around a Plan (`controls.Inpainting`)."""
 
     @property
     def model(self) -> Sampleable:
@@ -264,10 +264,7 @@ def plan(
             f"steps: expected none beside your own grid, got {steps}; give one of the two"
         )
     fits("n", n, spec.shape, MOST_BYTES)
-    is_number = isinstance(eta, int | float | np.integer | np.floating) and not isinstance(
-        eta, bool
-    )
-    if not (is_number and 0.0 <= eta <= 10.0):
+    if not (is_number(eta) and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
     schedule = named(spec.schedule)
     times = grids.make(

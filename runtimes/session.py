@@ -87,7 +87,7 @@ class Model:
         feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32), **extra}
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
-        options = _onnxruntime().RunOptions()
+        options = onnxruntime().RunOptions()
         options.log_severity_level = 4
         WATCHDOG.begin(options, self.limits.call)
         try:
@@ -168,7 +168,7 @@ def open_file(
     return Model(spec, file, name, session, limits)
 
 
-def _onnxruntime() -> Any:
+def onnxruntime() -> Any:
     """The onnxruntime module, loaded when the first model is opened.
 
     Since 1.29 importing it writes an identifier into the home folder and reports the models opened to
@@ -187,7 +187,7 @@ def _onnxruntime() -> Any:
 
 
 def _pick(provider: str) -> str:
-    present = _onnxruntime().get_available_providers()
+    present = onnxruntime().get_available_providers()
     if provider == "auto":
         return "cuda" if PROVIDERS["cuda"][0] in present else "cpu"
     name = choose("provider", provider, [*PROVIDERS, "auto"])
@@ -201,7 +201,7 @@ def _pick(provider: str) -> str:
 
 
 def _open(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
-    ort = _onnxruntime()
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception
     options.intra_op_num_threads = threads

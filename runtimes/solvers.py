@@ -2,7 +2,9 @@
 
 A solver touches the state only with + and * by Python floats, so the same function runs on numpy,
 torch and MLX arrays, and on the symbols that `trace.trace` turns into a table of numbers. It yields
-the state after every step; progress bars, previews and early stops belong to the caller.
+the state after every step; progress bars, previews and early stops belong to the caller. Here are the
+one-step rules; those that remember are in `multistep`, those that follow the two ends in `exponential`,
+those that draw noise in `stochastic`, and those that choose their own steps, no tableau, in `adaptive`.
 t is now, s is next, h = s - t, k is the field somewhere. To add one, write the function and its line
 in `SOLVERS`: it is then tested for its declared order, exported and offered on the command line.
 """

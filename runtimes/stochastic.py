@@ -1,12 +1,10 @@
 """Noisy solvers: the same marginals as the ODE, with fresh noise along the way.
 
 For any g(t) >= 0 the equation dx = [velocity + g^2 score / 2] dt + g dW has at every t the same law as
-the ODE dx/dt = velocity (Song et al. 2021, eq. 13; Ma et al. 2024, eq. 5). These generators follow it
-in the path's own variables. They are given
+the ODE dx/dt = velocity (Song et al. 2021, eq. 13; Ma et al. 2024, section 2). These generators follow
+it in the path's own variables. They are given `ends` and `scales` as those in `exponential`,
 
-    ends(x, t) -> (data, noise), the two ends that the network's prediction implies at (x, t),
-    scales(t)  -> alpha, sigma, d_alpha, d_sigma as floats,
-    draw(k)    -> a standard normal state for step k, called only when it is used,
+    draw(k) -> a standard normal state for step k, called only when it is used,
 
 and the strength eta >= 0: 0 is the deterministic limit, 1 the usual choice. No noise is added onto
 sigma = 0. Two of them are also given g^2, as a function of scales, which eta^2 multiplies; to add one,
@@ -18,14 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
+from .exponential import EndsOf, trapezium
 from .schedules import Scales, Schedule, time_of_ratio
 
 if TYPE_CHECKING:
     from .solvers import Array
 
 A = TypeVar("A", bound="Array")
-EndsOf = Callable[[A, float], tuple[A, A]]
-ScalesAt = Callable[[float], Scales]
 Draw = Callable[[int], A]
 Diffusion = Callable[[Scales], float]
 
@@ -34,7 +31,7 @@ def euler_maruyama(
     ends: EndsOf[A],
     x: A,
     grid: Sequence[float],
-    scales: ScalesAt,
+    scales: Schedule,
     draw: Draw[A],
     eta: float,
     diffusion: Diffusion,
@@ -58,7 +55,7 @@ def stochastic_heun(
     ends: EndsOf[A],
     x: A,
     grid: Sequence[float],
-    scales: ScalesAt,
+    scales: Schedule,
     draw: Draw[A],
     eta: float,
     diffusion: Diffusion,
@@ -87,7 +84,7 @@ def stochastic_heun(
 
 
 def _drift(
-    t: float, scales: ScalesAt, eta: float, diffusion: Diffusion
+    t: float, scales: Schedule, eta: float, diffusion: Diffusion
 ) -> tuple[float, float, float]:
     """(d_alpha, d_sigma - eta^2 g^2 / (2 sigma), g^2): the drift's weights on data and noise, and g^2."""
     now = scales(t)
@@ -105,7 +102,7 @@ def ancestral(
     ends: EndsOf[A],
     x: A,
     grid: Sequence[float],
-    scales: ScalesAt,
+    scales: Schedule,
     draw: Draw[A],
     eta: float = 1.0,
 ) -> Iterator[A]:
@@ -130,15 +127,15 @@ def sde_dpmpp_2m(
     ends: EndsOf[A],
     x: A,
     grid: Sequence[float],
-    scales: ScalesAt,
+    scales: Schedule,
     draw: Draw[A],
     eta: float = 1.0,
 ) -> Iterator[A]:
     """x <- sigma_s/sigma_t p x + alpha_s (1 - p q) (data + h/(2 h_before) (data - data_before)) + n z.
 
     The clock is log(1 / r), its step h = -log q with q = r_s / r_t; p = q^(eta^2), n = sigma_s
-    sqrt(1 - p^2). SDE-DPM-Solver++(2M) at eta = 1, DPM-Solver++(2M) at eta = 0 (Lu et al. 2022,
-    "DPM-Solver++", Alg. 2 and its SDE form). The first step and those of infinite h take data alone.
+    sqrt(1 - p^2). SDE-DPM-Solver++(2M) at eta = 1, DPM-Solver++(2M) at eta = 0 (Lu et al. 2022b,
+    Algorithm 2 and its SDE form). The first step and those of infinite h take data alone.
     """
     before: tuple[A, float] | None = None
     for k, (t, s) in enumerate(pairwise(grid)):
@@ -174,7 +171,7 @@ def edm_churn(
     """y <- y + (r_s - r) (noise_t + noise_s) / 2 for y = x / alpha, after y <- y + sqrt(r^2 - r_t^2) z.
 
     r = r_t (1 + min(40 eta / steps, sqrt(2) - 1)) where r_t is within 0.05..50, and at most the r the
-    run began with (Karras et al. 2022, Alg. 2, with S_noise = 1, which keeps the marginals). The
+    run began with (Karras et al. 2022, Algorithm 2, with S_noise = 1, which keeps the marginals). The
     first step is not lifted: a step's lift is drawn at the end of the one before. From alpha = 0 and
     onto sigma = 0 the step is Euler's: one call.
     """
@@ -182,7 +179,7 @@ def edm_churn(
     gamma = min(S_CHURN * eta / steps, math.sqrt(2.0) - 1.0)
     lifted, t = x, grid[0]
     for k, s in enumerate(grid[1:]):
-        x = _heun_in_ratio(ends, lifted, t, s, scales)
+        x = trapezium(ends, lifted, t, s, scales)
         lifted, t = x, s
         alpha, sigma = _levels(s, scales)
         if k + 1 < steps and gamma > 0.0 and S_MIN <= sigma / alpha <= S_MAX:
@@ -195,30 +192,18 @@ def edm_churn(
         yield x
 
 
-def _heun_in_ratio(ends: EndsOf[A], x: A, t: float, s: float, scales: ScalesAt) -> A:
-    """One step of Heun's rule for dy/dr = noise, y = x / alpha, written without dividing x by alpha."""
-    alpha_t, sigma_t = _levels(t, scales)
-    alpha_s, sigma_s = _levels(s, scales)
-    data, noise = ends(x, t)
-    euler = data * alpha_s + noise * sigma_s
-    if alpha_t == 0.0 or sigma_s == 0.0:
-        return euler
-    half = 0.5 * (sigma_s - alpha_s * (sigma_t / alpha_t))
-    return euler + ends(euler, s)[1] * half + noise * (-half)
-
-
 def langevin(
     ends: EndsOf[A],
     x: A,
     grid: Sequence[float],
-    scales: ScalesAt,
+    scales: Schedule,
     draw: Draw[A],
     eta: float = 1.0,
 ) -> Iterator[A]:
     """x <- alpha_s data + sigma_s noise; then x <- x - e sigma_s noise + sigma_s sqrt(1 - (1 - e)^2) z at s.
 
     DDIM predicts, one Langevin step x + epsilon score + sqrt(2 epsilon) z corrects. Song et al. 2021,
-    Alg. 5, take epsilon = 2 (c |z| / |score|)^2; with the ratio's mean, sigma, this is e = epsilon /
+    Alg. 4, take epsilon = 2 (c |z| / |score|)^2; with the ratio's mean, sigma, this is e = epsilon /
     sigma^2 = 2 c^2. A fixed c (theirs is 0.16) leaves c^2 sigma^2 of variance that no number of steps
     removes, so here c^2 = eta^2 (1 - q^2) / 4, q = r_s / r_t: 0.16 where a step lowers the noise ratio by
     5 %. The noise's variance is 2 e less e^2, so that a known data point keeps exactly sigma.
@@ -235,13 +220,13 @@ def langevin(
         yield x
 
 
-def _levels(t: float, scales: ScalesAt) -> tuple[float, float]:
+def _levels(t: float, scales: Schedule) -> tuple[float, float]:
     """alpha and sigma at t."""
     now = scales(t)
     return float(now.alpha), float(now.sigma)
 
 
-def _fall(t: float, s: float, scales: ScalesAt) -> float:
+def _fall(t: float, s: float, scales: Schedule) -> float:
     """r_s / r_t in [0, 1], by how much a step lowers the noise ratio r = sigma / alpha."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = _levels(t, scales), _levels(s, scales)
     return (alpha_t * sigma_s) / (alpha_s * sigma_t)
@@ -258,7 +243,7 @@ def constant(scales: Scales) -> float:
 
 
 def sigma(scales: Scales) -> float:
-    """g^2 = 2 sigma: the correction is -eta^2 noise, finite at both ends (Ma et al. 2024, table 1)."""
+    """g^2 = 2 sigma: the correction is -eta^2 noise, finite at both ends (Ma et al. 2024)."""
     return 2.0 * float(scales.sigma)
 
 

@@ -1,13 +1,17 @@
 """drawings.py and `toolkit plot`: read from the Figure and, once, from the file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import runtimes
 from runtimes.schedules import SCHEDULES
+from runtimes.spec import Spec
 from toolkit import drawings
 from toolkit.cli import main
+from toolkit.cli.plot import _real
 from toolkit.costs import Cost, Costs
 
 from .conftest import faces_bytes
@@ -119,9 +123,24 @@ def test_mistakes_are_one_line(mixture, tmp_path, monkeypatch, capfd):
         ("flow", mixture): "flow.png: expected no such file",
         ("flow", "faces.onnx", "-f"): "plot flow: expected a model of points in the plane",
         ("error", mixture, "--out", "a.jpg"): "a.jpg: expected",
+        (
+            "error",
+            mixture,
+            "--data",
+            "mooons",
+        ): "data (a name, or a path ending in .npz or .npy): ",
     }.items():
         assert run(*words) == 2
         out, err = capfd.readouterr()
         assert (out, err.count("\n")) == ("", 1), err
         assert err.startswith(f"error: {says}"), err
     assert (tmp_path / "flow.png").read_text() == "mine"
+
+
+def test_a_model_may_not_name_files_to_open(tmp_path, monkeypatch):
+    """Only a person may, by --data."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("private.npz", x=np.zeros((2000, 2), np.float32))
+    model = SimpleNamespace(spec=Spec("a", (2,), training={"data": "private.npz"}))
+    assert _real(model, {}, 4, None) is None
+    assert _real(model, {}, 4, "private.npz").shape == (200, 2)

@@ -35,7 +35,7 @@ EDM = ("test_predictions.py", "published or unit_variance")
 SHOWN = ("test_predictions.py", "shown")
 GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
-GUIDED = ("test_integrate.py", "its_interval")
+INTERVAL = ("test_integrate.py", "its_interval")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file, text, what it becomes, who must notice
@@ -79,7 +79,7 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ),
     ("exponential.py", "data * -trust", "data * trust", POWER),
     ("exponential.py", "0.5 * (clock(now)", "0.6 * (clock(now)", POWER),
-    ("exponential.py", "half = 0.5 * (\n", "half = 1.0 * (\n", POWER),
+    ("exponential.py", "half = 0.5 * (float(after", "half = 1.0 * (float(after", POWER),
     ("stochastic.py", "math.sqrt(square * h)", "math.sqrt(2.0 * square * h)", MARUYAMA),
     ("stochastic.py", "float(now.d_sigma) - eta**2", "float(now.d_sigma) + eta**2", MARUYAMA),
     ("stochastic.py", "/ (alpha_s * sigma_t)", "/ (alpha_s * sigma_s)", ANCESTRAL),
@@ -102,10 +102,10 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("stochastic.py", "data_before * (-w)", "data * (-w)", MULTISTEP),
     ("stochastic.py", "alpha_s * (1.0 - p * q)", "alpha_s * (1.0 - p)", MULTISTEP),
     ("stochastic.py", "p = q ** (eta**2)", "p = q ** (2.0 * eta)", DIFFUSERS),
-    ("stochastic.py", "_heun_in_ratio(ends, lifted", "_heun_in_ratio(ends, x", CHURN),
+    ("stochastic.py", "trapezium(ends, lifted", "trapezium(ends, x", CHURN),
     ("stochastic.py", "- (shrink * sigma) ** 2", "- sigma**2", CHURN),
     ("stochastic.py", "t = max(above, grid[0])", "t = above", CHURN),
-    ("stochastic.py", "noise * (-half)", "noise * half", CHURN),
+    ("exponential.py", "_, noise_s = ends(x, s)", "_, noise_s = ends(x, t)", CHURN),
     ("stochastic.py", "noise * (-e * sigma_s)", "noise * (-e)", LANGEVIN),
     ("stochastic.py", "e * (2.0 - e)", "e * (1.0 - e)", LANGEVIN),
     ("stochastic.py", "_, noise = ends(x, s)", "_, noise = ends(x, t)", LANGEVIN),
@@ -167,7 +167,8 @@ MUTANTS = [  # file, text, what it becomes, who must notice
     ("adaptive.py", "s if c == 1.0 else r + c * h", "s if c == 1.0 else r", PAIRS),
     ("adaptive.py", "floor ** (-0.85 / p)", "floor ** (0.85 / p)", PAIRS),
     ("adaptive.py", "np.mean(flat * flat, axis=1)", "np.mean(flat * flat)", PAIRS),
-    ("integrate.py", "(1.0 - weight)", "(weight - 1.0)", GUIDED),
+    ("integrate.py", "mixed(one[on], without", "mixed(without, one[on]", INTERVAL),
+    ("integrate.py", "& (t <= interval[1])", "& (t >= interval[1])", INTERVAL),
     ("likelihood.py", "ode.m(start) / ode.m(end)", "ode.m(end) / ode.m(start)", LIKELY),
     ("likelihood.py", "flat.shape[1] * on_y", "on_y", LIKELY),
     ("likelihood.py", "on_out * shown * traced", "on_out * traced", LIKELY),

@@ -313,7 +313,7 @@ def test_ancestral_is_ddpm_at_full_strength():
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_strong_order(name, schedule, eta):
     """Additive noise: order 1 along the same Brownian path, coarse increments = sums of fine ones."""
-    finest, low, high, paths = 2048, 0.2, 0.8, 64
+    finest, low, high, paths = 2048, 0.1, 0.9, 256
     fine = np.random.default_rng(2).standard_normal((finest, paths, 2))
     network = MIXTURE.network("v", SCHEDULES[schedule])
 

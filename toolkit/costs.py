@@ -92,4 +92,17 @@ def recommend(costs: Costs) -> tuple[Cost, Cost]:
     """(the cheapest row whose error is at most the usual one's, the usual one: Euler with 50 steps)."""
     (usual,) = (row for row in costs.rows if (row.solver, row.steps) == USUAL)
     good = [row for row in costs.rows if row.error <= usual.error]
-    return min(good, key=lambda row: (row.calls, row.error)), usual
+    return min(good, key=_price), usual
+
+
+def cheapest(costs: Costs) -> list[Cost]:
+    """Of every other solver that errs no more than the usual row, its cheapest row; the best come first."""
+    _, usual = recommend(costs)
+    good = [row for row in costs.rows if row.error <= usual.error and row.solver != usual.solver]
+    names = sorted({row.solver for row in good})
+    least = [min((row for row in good if row.solver == name), key=_price) for name in names]
+    return sorted(least, key=_price)
+
+
+def _price(row: Cost) -> tuple[int, float]:
+    return row.calls, row.error

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import runtimes
+from runtimes.charts import path
 from runtimes.conditions import conditions
-from runtimes.predictions import ends
+from runtimes.flow import rates
 from runtimes.sample import Sampleable
 from runtimes.schedules import named
 
@@ -155,11 +156,8 @@ def velocity(model: Sampleable, x: np.ndarray, t: float, request: dict[str, Any]
     """d_alpha data + d_sigma noise with the ends that the network's prediction implies, without guidance."""
     spec, scales = model.spec, named(model.spec.schedule)(t)
     condition = conditions(spec, len(x), request.get("label"), request.get("context"))
-    at = ends(spec.prediction, scales)
-    scaled = x * np.float32(at.input)
-    out = model.network(scaled.astype(np.float32), t, condition)
-    on_x = float(scales.d_alpha) * at.data_x + float(scales.d_sigma) * at.noise_x
-    on_out = float(scales.d_alpha) * at.data_p + float(scales.d_sigma) * at.noise_p
+    on_x, on_out, shown = rates(spec.prediction, path(t, scales), scales)
+    out = model.network((x * np.float32(shown)).astype(np.float32), t, condition)
     return np.asarray(x * on_x + out * on_out)
 
 

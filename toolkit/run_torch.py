@@ -148,10 +148,8 @@ def check_same(
             f"{name}: expected {before!r} as in {out}, got {mine!r}; "
             "resume with the same or train in another folder"
         )
-    mine_with, with_ = _made_with(device, ours), facts["made_with"]
-    others = [
-        f"{k} {with_.get(k)} before, {v} now" for k, v in mine_with.items() if with_.get(k) != v
-    ]
+    old, new = facts["made_with"], _made_with(device, ours)
+    others = [f"{k} {old.get(k)} before, {v} now" for k, v in new.items() if old.get(k) != v]
     if others:
         warnings.warn(f"not bit-exact: {'; '.join(others)} ({out})", stacklevel=3)
 

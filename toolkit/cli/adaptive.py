@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes.adaptive import PAIRS
 from runtimes.grids import check_steps
-from toolkit.cli.controls import Wanted
+from toolkit.cli.controls import COUNT, Wanted
 
 if TYPE_CHECKING:
     from runtimes.integrate import Result
@@ -17,7 +17,7 @@ WALKS = {"eta": 1.0, "diffusion": "sigma", "rescale": 0.0, "cfgpp": None, "guide
 
 def integrate(
     model: "Model",
-    count: int,
+    count: int | None,
     request: dict[str, Any],
     wanted: Wanted,
     *,
@@ -36,7 +36,7 @@ def integrate(
     tolerance = 1e-5 if tolerance is None else tolerance
     return runtimes.integrate(
         model,
-        count,
+        COUNT if count is None else count,
         method=request["solver"],
         rtol=tolerance,
         atol=tolerance,

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from runtimes.sample import Sampleable
 
 
+COUNT = 16  # samples, where neither -n nor a file says how many
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The options as given: files of arrays by name, None where left out."""
@@ -28,12 +31,12 @@ def plan(model: "Sampleable", count: int | None, wanted: Wanted, request: dict[s
 
     _check(wanted)
     if wanted.interpolate is not None:
-        n = 16 if count is None else count
+        n = COUNT if count is None else count
         return controls.interpolating(model, n, to=wanted.interpolate, **request)
     if wanted.noise is not None:
         return controls.decoding(model, _rows("noise", wanted.noise, model, count), **request)
     if wanted.start is None:
-        return runtimes.plan(model, 16 if count is None else count, **request)
+        return runtimes.plan(model, COUNT if count is None else count, **request)
     data = _rows("from", wanted.start, model, count)
     if wanted.invert:
         return controls.inverting(model, data, **request)

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 
 KINDS = ("error", "flow")
 
@@ -64,7 +65,7 @@ def plot(
             request.setdefault("label", "none" if opened.spec.condition.kind == "label" else None)
             seen = drawings.portrait(opened, request, drawings.CLOUD if count is None else count)
             plots.save(out, drawings.portrait_figure(opened, seen, request))
-            click.echo(f"{out}: {opened.spec.name}, the ODE beside the SDE")
+            click.echo(f"{out}: {one_line(opened.spec.name)}, the ODE beside the SDE")
         else:
             _error(out, opened, request, 256 if count is None else count, data)
 
@@ -77,12 +78,7 @@ def _error(out: str, model: Any, request: dict[str, Any], n: int, data: str | No
     best, usual = costs.recommend(measured)
     plots.save(out, drawings.cost_figure(measured))
     click.echo(f"{out}: {len(measured.rows)} runs of {n} samples")
-    good = [row for row in measured.rows if row.error <= usual.error]
-    names = sorted({row.solver for row in good} - {usual.solver})
-    cheapest = [
-        min((r for r in good if r.solver == name), key=lambda r: r.calls) for name in names
-    ]
-    for row in (*sorted(cheapest, key=lambda r: (r.calls, r.error)), usual):
+    for row in (*costs.cheapest(measured), usual):
         click.echo(
             f"  {row.solver:<12} {row.steps:>3} steps {row.calls:>3} calls   "
             f"end error {row.error:.2e}   energy distance {row.distance:.3g}"
@@ -99,12 +95,10 @@ def _real(model: Any, request: dict[str, Any], n: int, name: str | None) -> Any:
 
     from toolkit import data as data_sets
 
-    name = name or model.spec.training.get("data", model.spec.name)
-    kind = model.spec.condition.kind
-    try:
-        known = data_sets.load(str(name)).held_out
-    except (ValueError, FileNotFoundError):
-        known = None
+    kind, known = model.spec.condition.kind, None
+    trained_on = str(model.spec.training.get("data", model.spec.name))
+    if name is not None or trained_on in data_sets.DATA:  # a model may not name files to open
+        known = data_sets.load(trained_on if name is None else name).held_out
     if known is None or known.x.shape[1:] != model.spec.shape:
         if kind == "label":
             request.setdefault("label", list(range(model.spec.condition.classes)))

@@ -143,7 +143,6 @@ def sample(
         wanted = controls.Wanted(start, strength, mask, invert, noise, interpolate)
         bar, started = Bar("sampling"), time.perf_counter()
         if solver in PAIRS:
-            count = 16 if count is None else count
             result = adaptive.integrate(
                 opened,
                 count,
@@ -155,6 +154,7 @@ def sample(
                 bar=bar,
             )
             path, times, calls = result.path, result.times, adaptive.cost(result)
+            count = len(result.calls)
         else:
             adaptive.refuse_tolerance(tolerance)
             todo = controls.plan(opened, count, wanted, request)
