@@ -64,10 +64,7 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
     shape = spec.condition.shape
     if context is None:
         raise ValueError(f"context: expected float32 {shape} or (n, *{shape}), got none; give one")
-    try:
-        given = np.asarray(context)
-    except ValueError:
-        raise ValueError("context: expected one array, got rows of different lengths") from None
+    given = one_array("context", context)
     rows = given[None] if given.shape == shape else given
     if rows.shape[1:] != shape or len(rows) not in (1, n) or given.dtype.kind != "f":
         raise ValueError(
@@ -80,6 +77,24 @@ def _contexts(spec: Spec, n: int, context: Context | None) -> NDArray[np.float32
     if not np.isfinite(rows).all():
         raise ValueError("context: expected finite numbers, got NaN or infinity; check the array")
     return np.ascontiguousarray(np.broadcast_to(rows, (n, *shape)))
+
+
+def spec_of(what: str, model: object) -> Spec:
+    """model.spec; ValueError for what is no opened model, the name of its file for one."""
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, Spec):
+        raise ValueError(
+            f"{what}: expected an opened model, got {quoted(model)}; open it with runtimes.load(path)"
+        )
+    return spec
+
+
+def one_array(what: str, given: object) -> NDArray[Any]:
+    """`given` as an array; ValueError for lists that are none."""
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise ValueError(f"{what}: expected one array, got rows of different lengths") from None
 
 
 def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
@@ -118,9 +133,9 @@ def guidance_weight(
         return asked
     if spec.condition.kind == "none":
         if cfgpp is not None or asked not in (None, 1.0):
+            word, known = ("guidance", "1") if cfgpp is None else ("cfgpp", "none")
             raise ValueError(
-                f"{'guidance' if cfgpp is None else 'cfgpp'}: expected 1 for a model without "
-                f"conditions, got {asked!r}; leave it out"
+                f"{word}: expected {known} for a model without conditions, got {asked!r}; leave it out"
             )
         return 1.0
     return spec.sampler.guidance if asked is None else asked

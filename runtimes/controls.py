@@ -17,6 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditions import one_array, spec_of
 from .noise import noise as noise_of
 from .noise import seed_rows
 from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
@@ -45,9 +46,10 @@ def invert(
 
 def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Plan:
     """See invert: the plan over the reversed grid. Its last states are sigma * noise."""
-    solver = request.get("solver") or model.spec.sampler.solver
-    if solver in SOLVERS and SOLVERS[solver].follows != "field":
-        if request.get("solver"):
+    asked = request.get("solver")
+    solver = spec_of("model", model).sampler.solver if asked is None else asked
+    if isinstance(solver, str) and solver in SOLVERS and SOLVERS[solver].follows != "field":
+        if asked is not None:
             known = ", ".join(name for name, one in SOLVERS.items() if one.follows == "field")
             raise ValueError(
                 f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}"
@@ -85,7 +87,7 @@ def decode(
 
 def decoding(model: Sampleable, noise: Floats, **request: Unpack[Request]) -> Plan:
     """See decode. A noisy solver draws its later noise from the seeds as ever."""
-    given = rows("noise", noise, model.spec.shape)
+    given = rows("noise", noise, spec_of("model", model).shape)
     todo = plan(model, len(given), **request)
 
     def source(indices: NDArray[np.int64], shape: tuple[int, ...], draw: int) -> Floats:
@@ -161,10 +163,10 @@ def editing(
     model: Sampleable, data: Floats, *, strength: float, **request: Unpack[Request]
 ) -> Plan:
     """See edit: the request's own grid, entered at t = 1 - strength."""
-    data = rows("data", data, model.spec.shape)
-    number = isinstance(strength, int | float) and not isinstance(strength, bool)
+    data = rows("data", data, spec_of("model", model).shape)
+    number = isinstance(strength, int | float | np.floating) and not isinstance(strength, bool)
     times = plan(model, len(data), **request).times
-    start = max(1.0 - strength, times[0]) if number and 0.0 < strength <= 1.0 else times[-1]
+    start = max(1.0 - float(strength), times[0]) if number and 0.0 < strength <= 1.0 else times[-1]
     if start >= times[-1]:
         raise ValueError(
             f"strength: expected a number above {1.0 - times[-1]:.3g} and at most 1, "
@@ -194,8 +196,8 @@ def inpainting(
     model: Sampleable, data: Floats, mask: NDArray[Any], **request: Unpack[Request]
 ) -> "Inpainting":
     """See inpaint."""
-    data = rows("data", data, model.spec.shape)
-    known = np.asarray(mask)
+    data = rows("data", data, spec_of("model", model).shape)
+    known = one_array("mask", mask)
     try:
         known = np.broadcast_to(known, data.shape)
     except ValueError:
@@ -262,10 +264,7 @@ class Inpainting:
 
 def rows(what: str, given: object, shape: tuple[int, ...]) -> Floats:
     """`given` as float32 (n, *shape), n >= 1; one sample alone is n = 1."""
-    try:
-        x = np.asarray(given)
-    except ValueError:
-        raise ValueError(f"{what}: expected one array, got rows of different lengths") from None
+    x = one_array(what, given)
     x = x[None] if x.shape == shape else x
     if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind != "f":
         raise ValueError(

@@ -16,8 +16,18 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .charts import CHARTS, closed, point_at, times_at
-from .choices import choose
-from .conditions import MOST_BYTES, Context, Label, conditions, fits, null_condition, whole
+from .choices import choose, quoted
+from .conditions import (
+    MOST_BYTES,
+    Context,
+    Label,
+    conditions,
+    fits,
+    null_condition,
+    one_array,
+    spec_of,
+    whole,
+)
 from .flow import rates
 from .guidance import check as check_guidance
 from .noise import noise, seed_rows
@@ -133,7 +143,7 @@ def integrate(
     most_calls: of the network, per sample. The rest as in `plan`; progress(done, n) counts samples.
     Raises ValueError for a bad argument and FloatingPointError where a sample does not reach the end.
     """
-    spec = model.spec
+    spec = spec_of("model", model)
     whole("n", n, 1, MOST_SAMPLES)
     whole("batch", batch, 1, MOST_SAMPLES)
     whole("most_calls", most_calls, 1, 10**9)
@@ -213,17 +223,23 @@ def caller(
 
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raise ValueError unless both are numbers within 1e-12 to 1."""
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        is_number = isinstance(value, int | float | np.integer | np.floating)
-        if not (is_number and FINEST <= value <= COARSEST):  # NaN compares False
-            raise ValueError(
-                f"{name}: expected {FINEST:g} to {COARSEST:g}, got {value!r}; 1e-5 is a good start"
-            )
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+
+
+def check_tolerance(what: str, value: float) -> None:
+    """Raise ValueError unless it is a number within 1e-12 to 1."""
+    known = int | float | np.integer | np.floating
+    is_number = isinstance(value, known) and not isinstance(value, bool)
+    if not (is_number and FINEST <= value <= COARSEST):  # NaN compares False
+        raise ValueError(
+            f"{what}: expected {FINEST:g} to {COARSEST:g}, got {quoted(value)}; 1e-5 is a good start"
+        )
 
 
 def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The array as float32, if it is (n, *shape) of finite numbers; else ValueError."""
-    array = np.asarray(given)
+    array = one_array(what, given)
     if array.shape != (n, *shape) or array.dtype.kind != "f":
         raise ValueError(
             f"{what}: expected float32 {(n, *shape)}, got {array.dtype} {array.shape}; "
@@ -236,10 +252,24 @@ def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.
     return array
 
 
+def listed(times: Sequence[float]) -> list[float]:
+    """The times as a list; ValueError for what is none."""
+    try:
+        found = np.array(times, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.empty(())
+    if found.ndim != 1:
+        raise ValueError(
+            f"times: expected a list of times, got {quoted(times)}; (0, 1) is from noise to data"
+        )
+    as_floats: list[float] = found.tolist()
+    return as_floats
+
+
 def _route(spec: Spec, times: Sequence[float]) -> list[float]:
     """The times checked and trimmed, in the direction they came in."""
-    schedule = named(spec.schedule)
-    back = np.ndim(times) == 1 and len(times) > 1 and not times[0] < times[-1]
-    rising = grids.make(list(times[::-1] if back else times), None, schedule)
+    schedule, asked = named(spec.schedule), listed(times)
+    back = len(asked) > 1 and not asked[0] < asked[-1]
+    rising = grids.make(asked[::-1] if back else asked, None, schedule)
     trimmed: list[float] = grids.trim(rising, schedule, spec.prediction).tolist()
     return trimmed[::-1] if back else trimmed

@@ -23,8 +23,17 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .choices import choose
-from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
-from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
+from .conditions import (
+    MOST_BYTES,
+    Context,
+    Label,
+    conditions,
+    fits,
+    one_array,
+    spec_of,
+    whole,
+)
+from .integrate import MOST_CALLS, Ode, check_tolerances, listed, ode_along, states
 from .noise import seed_rows, signs, uniforms
 from .sample import BATCH, MOST_SAMPLES, Sampleable
 from .schedules import named
@@ -89,8 +98,9 @@ def likelihood(
     one of the D + 1 numbers over which a step's error is taken. The rest as in `integrate`. Raises
     ValueError for a bad argument and FloatingPointError where a row does not arrive.
     """
-    spec = model.spec
-    n = whole("n", len(data) if np.ndim(data) else 0, 1, MOST_SAMPLES)
+    spec = spec_of("model", model)
+    data = one_array("data", data)
+    n = whole("n", len(data) if data.ndim else 0, 1, MOST_SAMPLES)
     x = states("data", data, n, spec.shape)
     size = math.prod(spec.shape)
     probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes
@@ -100,7 +110,7 @@ def likelihood(
     check_tolerances(rtol, atol)
     fits("n", min(batch, n) * max(probes, 1), spec.shape, MOST_BYTES)
     pair, schedule = PAIRS[choose("method", method, PAIRS)], named(spec.schedule)
-    asked = grids.trim(grids.make(list(times), None, schedule), schedule, spec.prediction)
+    asked = grids.trim(grids.make(listed(times), None, schedule), schedule, spec.prediction)
     start, end = float(asked[0]), float(asked[-1])
     ode, clocks = ode_along(spec, chart, (end, start))
     known, seeds = conditions(spec, n, label, context), seed_rows(seed, n)

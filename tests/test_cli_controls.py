@@ -101,7 +101,7 @@ def test_a_trajectory_of_an_inpainting(folder, capfd):
         ("--from rows.npy -n 0", "n: expected a whole number from 1"),
         ("--interpolate 7", "to: expected a seed whose noise points elsewhere"),
         ("--interpolate -1", "seed: expected 0 to"),
-        ("--cfgpp 0.5", "cfgpp: expected 1 for a model without conditions"),
+        ("--cfgpp 0.5", "cfgpp: expected none for a model without conditions"),
         ("--rescale 2", "rescale: expected a number from 0 to 1"),
         ("--guide b.onnx -g 2", "guide: expected a model of condition"),
         ("--from rows.npy --invert --show-trajectory", "show-trajectory: expected none beside"),

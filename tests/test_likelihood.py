@@ -348,6 +348,9 @@ BAD = {
     "probes": ({"probes": -1}, "probes: expected a whole number from 0"),
     "tolerance": ({"rtol": 0.0}, "rtol: expected"),
     "method": ({"method": "bosh"}, "did you mean 'bosh3'"),
+    "ragged": ({"data": [[0.0], [0.0, 1.0]]}, "data: expected one array"),
+    "no times": ({"times": True}, "times: expected a list of times, got True"),
+    "model": ({"model": "a.onnx"}, "model: expected an opened model, got 'a.onnx'"),
     "falling": ({"times": (1.0, 0.0)}, "increasing"),
     "label": ({"label": 2}, "label: expected none"),
     "seed": ({"seed": -1}, "seed: expected"),
@@ -359,7 +362,7 @@ BAD = {
 def test_mistake_is_one_line_before_any_call(name):
     model, (changes, message) = Exact(MIXTURE), BAD[name]
     with pytest.raises(ValueError, match=message) as caught:
-        likelihood(model, **{"data": points(MIXTURE), **changes})
+        likelihood(**{"model": model, "data": points(MIXTURE), **changes})
     assert "\n" not in str(caught.value)
     assert model.calls == 0
 
