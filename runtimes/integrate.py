@@ -154,6 +154,11 @@ def integrate(
     ode, clocks = ode_along(spec, chart, asked)
     call = caller(model, conditions(spec, n, label, context), guidance, interval)
     seeds, m = seed_rows(seed, n), [ode.m(t) for t in asked]
+    if start is None and asked[0] > asked[-1]:
+        raise ValueError(
+            f"start: expected the states at t = {asked[0]:g} to go back from, got none; give them, or "
+            "times that rise"
+        )
     given = None if start is None else states("start", start, n, spec.shape)
     sigma = float(ode.schedule(asked[0]).sigma)
     path = np.empty((len(asked), n, *spec.shape), np.float32)

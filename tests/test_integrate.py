@@ -243,8 +243,10 @@ def test_cli_draws_and_says_what_it_cost(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--solver", "dopri5", "--tolerance", "0"], "rtol: expected"),
-        (["--solver", "dopri5", "--tolerance", "nan"], "rtol: expected"),
+        (["--solver", "dopri5", "--tolerance", "0"], "error: tolerance: expected 1e-12"),
+        (["--solver", "dopri5", "--tolerance", "nan"], "error: tolerance: expected 1e-12"),
+        (["--solver", "dopri5", "--show-trajectory", "--steps", "0"], "steps: expected a whole"),
+        (["--solver", "dopri5", "--grid", "0.5,0.2"], "start: expected the states at t = 0.5"),
         (["--solver", "dopri5", "--steps", "5"], "steps: expected none"),
         (["--solver", "dopri5", "--eta", "0.5"], "eta: expected none"),
         (["--solver", "bosh3", "--grid", "karras"], "grid: expected none"),

@@ -470,7 +470,8 @@ def test_cli_takes_labels_from_the_data(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tolerance", "nan"], "rtol: expected"),
+        (["--tolerance", "nan"], "error: tolerance: expected 1e-12"),
+        (["--solver", "heun"], "error: solver: expected one of dopri5, bosh3"),
         (["--probes", "-1"], "probes: expected"),
         (["--step", "-1"], "step: expected"),
         (["-n", "0"], "count: expected"),

@@ -43,7 +43,7 @@ def plot(
     toolkit plot flow moons.onnx --out moons-flow.png
     """
     import runtimes
-    from runtimes.choices import choose
+    from runtimes.choices import choose, quoted
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
     from toolkit import drawings, plots
@@ -54,6 +54,8 @@ def plot(
     out = f"{kind}.png" if out is None else out
     refuse_existing(out, force)
     require_ending(out, ".png")
+    if kind == "flow" and data is not None:
+        raise ValueError(f"data: expected none for plot flow, got {quoted(data)}; leave it out")
     plots.figure(1, 1)  # without matplotlib this ends here
     opened = runtimes.load(model)
     request: dict[str, Any] = {"guidance": guidance, "seed": seed}
@@ -99,13 +101,22 @@ def _real(model: Any, request: dict[str, Any], n: int, name: str | None) -> Any:
 
     from toolkit import data as data_sets
 
-    name = name or model.spec.training.get("data", model.spec.name)
+    asked = name is not None
+    name = model.spec.training.get("data", model.spec.name) if name is None else name
     kind = model.spec.condition.kind
     try:
         known = data_sets.load(str(name)).held_out
     except (ValueError, FileNotFoundError):
+        if asked:
+            raise
         known = None
     if known is None or known.x.shape[1:] != model.spec.shape:
+        if asked:
+            got = "no such rows" if known is None else f"rows of shape {known.x.shape[1:]}"
+            raise ValueError(
+                f"data: expected held-out rows of shape {model.spec.shape}, got {got} in {name}; "
+                "leave it out to compare with fine samples"
+            )
         if kind == "label":
             request.setdefault("label", list(range(model.spec.condition.classes)))
         return None
