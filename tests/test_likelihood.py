@@ -348,6 +348,10 @@ BAD = {
     "probes": ({"probes": -1}, "probes: expected a whole number from 0"),
     "tolerance": ({"rtol": 0.0}, "rtol: expected"),
     "method": ({"method": "bosh"}, "did you mean 'bosh3'"),
+    "labels": (
+        {"label": [0, 1]},
+        r"label: expected one for all or one for each of \d+ rows, got 2",
+    ),
     "ragged": ({"data": [[0.0], [0.0, 1.0]]}, "data: expected one array"),
     "no times": ({"times": True}, "times: expected a list of times, got True"),
     "model": ({"model": "a.onnx"}, "model: expected an opened model, got 'a.onnx'"),
