@@ -92,6 +92,16 @@ def finite(what: str, array: NDArray[Any]) -> NDArray[np.float32]:
     return numbers
 
 
+def spec_of(what: str, model: object) -> Spec:
+    """model.spec; ValueError for what is no opened model, the name of its file for one."""
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, Spec):
+        raise ValueError(
+            f"{what}: expected an opened model, got {quoted(model)}; open it with runtimes.load(path)"
+        )
+    return spec
+
+
 def null_condition(spec: Spec, n: int) -> NDArray[Any] | None:
     """What a conditional network takes for "no condition": label `classes`, or a context of zeros."""
     if spec.condition.kind == "none":
@@ -128,9 +138,9 @@ def guidance_weight(
         return asked
     if spec.condition.kind == "none":
         if cfgpp is not None or asked not in (None, 1.0):
+            word, known = ("guidance", "1") if cfgpp is None else ("cfgpp", "none")
             raise ValueError(
-                f"{'guidance' if cfgpp is None else 'cfgpp'}: expected 1 for a model without "
-                f"conditions, got {asked!r}; leave it out"
+                f"{word}: expected {known} for a model without conditions, got {asked!r}; leave it out"
             )
         return 1.0
     return spec.sampler.guidance if asked is None else asked

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .choices import is_number
-from .conditions import finite, one_array
+from .conditions import finite, one_array, spec_of
 from .noise import noise as noise_of
 from .noise import seed_rows
 from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
@@ -47,9 +47,10 @@ def invert(
 
 def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Plan:
     """See invert: the plan over the reversed grid. Its last states are sigma * noise."""
-    solver = request.get("solver") or model.spec.sampler.solver
-    if solver in SOLVERS and SOLVERS[solver].follows != "field":
-        if request.get("solver"):
+    asked = request.get("solver")
+    solver = spec_of("model", model).sampler.solver if asked is None else asked
+    if isinstance(solver, str) and solver in SOLVERS and SOLVERS[solver].follows != "field":
+        if asked is not None:
             known = ", ".join(name for name, one in SOLVERS.items() if one.follows == "field")
             raise ValueError(
                 f"solver: expected one that follows the ODE both ways ({known}), got {solver!r}; "
@@ -88,7 +89,7 @@ def decode(
 
 def decoding(model: Sampleable, noise: Floats, **request: Unpack[Request]) -> Plan:
     """See decode. A noisy solver draws its later noise from the seeds as ever."""
-    given = rows("noise", noise, model.spec.shape)
+    given = rows("noise", noise, spec_of("model", model).shape)
     todo = plan(model, len(given), **request)
 
     def source(indices: NDArray[np.int64], shape: tuple[int, ...], draw: int) -> Floats:
@@ -164,10 +165,10 @@ def editing(
     model: Sampleable, data: Floats, *, strength: float, **request: Unpack[Request]
 ) -> Plan:
     """See edit: the request's own grid, entered at t = 1 - strength."""
-    data = rows("data", data, model.spec.shape)
+    data = rows("data", data, spec_of("model", model).shape)
     times = plan(model, len(data), **request).times
     inside = is_number(strength) and 0.0 < strength <= 1.0
-    start = max(1.0 - strength, times[0]) if inside else times[-1]
+    start = max(1.0 - float(strength), times[0]) if inside else times[-1]
     if start >= times[-1]:
         raise ValueError(
             f"strength: expected a number above {1.0 - times[-1]:.3g} and at most 1, "
@@ -197,8 +198,8 @@ def inpainting(
     model: Sampleable, data: Floats, mask: NDArray[Any], **request: Unpack[Request]
 ) -> "Inpainting":
     """See inpaint."""
-    data = rows("data", data, model.spec.shape)
-    known = np.asarray(mask)
+    data = rows("data", data, spec_of("model", model).shape)
+    known = one_array("mask", mask)
     try:
         known = np.broadcast_to(known, data.shape)
     except ValueError:

@@ -16,10 +16,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
     """
     path = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
     refuse_existing(path, overwrite)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{path.parent}: expected a folder to write {path.name} in, got none; create it first"
-        )
     # cut, so that every name a folder can hold has a temporary one it can hold too
     temporary = path.with_name(f".{path.name[:50]}.tmp-{os.getpid()}")
     try:
@@ -45,6 +41,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise FileExistsError if there is something at `path` that may not be overwritten.
 
+    And FileNotFoundError if its folder does not exist: called first, it saves work that has no place to go.
     A folder, a device or a pipe never may: a rename would put a plain file in the place of /dev/null.
     """
     if len(os.fsencode(os.path.basename(path))) > LONGEST_NAME:
@@ -57,6 +54,11 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(
             f"{path}: expected no such file, got one; give --force or another name"
+        )
+    real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise FileNotFoundError(
+            f"{real.parent}: expected a folder to write {real.name} in, got none; create it first"
         )
 
 

@@ -182,16 +182,17 @@ def trim(times: Grid, schedule: Schedule, prediction: str) -> Grid:
     grid whose ends are not singular, or that already keeps that far off, comes back unchanged.
     """
     first, last = float(times[0]), float(times[-1])
-    low, high = first, last
+    lowest, highest = 0.0, 1.0
     if predictions.is_singular(prediction, schedule(0.0)):
-        low = max(first, START, float(time_of_ratio(schedule, START)))
+        lowest = max(START, float(time_of_ratio(schedule, START)))
     if predictions.is_singular(prediction, schedule(1.0)):
-        high = min(last, 1.0 - END, float(time_of_ratio(schedule, 1.0 / END)))
+        highest = min(1.0 - END, float(time_of_ratio(schedule, 1.0 / END)))
+    low, high = max(first, lowest), min(last, highest)
     if (low, high) == (first, last):
         return times
     if low >= high:
         raise ValueError(
-            f"grid: expected times between {low:.4g} and {high:.4g} for prediction {prediction!r}, "
+            f"grid: expected times between {lowest:.4g} and {highest:.4g} for prediction {prediction!r}, "
             f"got {first} to {last}; it is singular at the ends"
         )
     return low + (high - low) * (times - first) / (last - first)

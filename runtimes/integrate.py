@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .charts import CHARTS, closed, point_at, times_at
-from .choices import choose, is_number
+from .choices import choose, is_number, quoted
 from .conditions import (
     MOST_BYTES,
     Context,
@@ -27,6 +27,7 @@ from .conditions import (
     guidance_weight,
     null_condition,
     one_array,
+    spec_of,
     whole,
 )
 from .flow import rates
@@ -145,7 +146,7 @@ def integrate(
     most_calls: of the network, per sample. The rest as in `plan`; progress(done, n) counts samples.
     Raises ValueError for a bad argument and FloatingPointError where a sample does not reach the end.
     """
-    spec = model.spec
+    spec = spec_of("model", model)
     whole("n", n, 1, MOST_SAMPLES)
     whole("batch", batch, 1, MOST_SAMPLES)
     whole("most_calls", most_calls, 1, 10**9)
@@ -156,6 +157,11 @@ def integrate(
     ode, clocks = ode_along(spec, chart, asked)
     call = caller(model, conditions(spec, n, label, context), guidance, interval)
     seeds, m = seed_rows(seed, n), [ode.m(t) for t in asked]
+    if start is None and asked[0] > asked[-1]:
+        raise ValueError(
+            f"start: expected the states at t = {asked[0]:g} to go back from, got none; give them, or "
+            "times that rise"
+        )
     given = None if start is None else states("start", start, n, spec.shape)
     sigma = float(ode.schedule(asked[0]).sigma)
     path = np.empty((len(asked), n, *spec.shape), np.float32)
@@ -221,11 +227,16 @@ def caller(
 
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raise ValueError unless both are numbers within 1e-12 to 1."""
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (is_number(value) and FINEST <= value <= COARSEST):  # NaN compares False
-            raise ValueError(
-                f"{name}: expected {FINEST:g} to {COARSEST:g}, got {value!r}; 1e-5 is a good start"
-            )
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+
+
+def check_tolerance(what: str, value: float) -> None:
+    """Raise ValueError unless it is a number within 1e-12 to 1."""
+    if not (is_number(value) and FINEST <= value <= COARSEST):  # NaN compares False
+        raise ValueError(
+            f"{what}: expected {FINEST:g} to {COARSEST:g}, got {quoted(value)}; 1e-5 is a good start"
+        )
 
 
 def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -239,10 +250,24 @@ def states(what: str, given: Any, n: int, shape: tuple[int, ...]) -> NDArray[np.
     return finite(what, array)
 
 
+def listed(times: Sequence[float]) -> list[float]:
+    """The times as a list; ValueError for what is none."""
+    try:
+        found = np.array(times, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.empty(())
+    if found.ndim != 1:
+        raise ValueError(
+            f"times: expected a list of times, got {quoted(times)}; (0, 1) is from noise to data"
+        )
+    as_floats: list[float] = found.tolist()
+    return as_floats
+
+
 def _route(spec: Spec, times: Sequence[float]) -> list[float]:
     """The times checked and trimmed, in the direction they came in."""
-    schedule = named(spec.schedule)
-    back = np.ndim(times) == 1 and len(times) > 1 and not times[0] < times[-1]
-    rising = grids.make(list(times[::-1] if back else times), None, schedule)
+    schedule, asked = named(spec.schedule), listed(times)
+    back = len(asked) > 1 and not asked[0] < asked[-1]
+    rising = grids.make(asked[::-1] if back else asked, None, schedule)
     trimmed: list[float] = grids.trim(rising, schedule, spec.prediction).tolist()
     return trimmed[::-1] if back else trimmed

@@ -23,8 +23,17 @@ from numpy.typing import NDArray
 from . import grids
 from .adaptive import PAIRS, Floats, Rows, column, solve
 from .choices import choose, is_number
-from .conditions import MOST_BYTES, Context, Label, conditions, fits, whole
-from .integrate import MOST_CALLS, Ode, check_tolerances, ode_along, states
+from .conditions import (
+    MOST_BYTES,
+    Context,
+    Label,
+    conditions,
+    fits,
+    one_array,
+    spec_of,
+    whole,
+)
+from .integrate import MOST_CALLS, Ode, check_tolerances, listed, ode_along, states
 from .noise import seed_rows, signs, uniforms
 from .sample import BATCH, MOST_SAMPLES, Sampleable
 from .schedules import named
@@ -85,13 +94,20 @@ def likelihood(
     probes: 0 for the exact trace, else +-1 vectors per row, 1 to 1000, whose mean is taken; None is
     exact for up to 16 numbers in a sample and one probe beyond. Row i's come from seed + i. times:
     (start, end) of the path whose samples the density is of. most_calls: of the field, each of which
-    is D or `probes` products. label, context: as for samples; there is no guidance. The integral is
-    one of the D + 1 numbers over which a step's error is taken. The rest as in `integrate`. Raises
-    ValueError for a bad argument and FloatingPointError where a row does not arrive.
+    is D or `probes` products. label, context: as for samples, but one or n of them; there is no
+    guidance. The integral is one of the D + 1 numbers over which a step's error is taken. The rest as
+    in `integrate`. Raises ValueError for a bad argument and FloatingPointError where a row does not arrive.
     """
-    spec = model.spec
-    n = whole("n", len(data) if np.ndim(data) else 0, 1, MOST_SAMPLES)
+    spec = spec_of("model", model)
+    data = one_array("data", data)
+    n = whole("n", len(data) if data.ndim else 0, 1, MOST_SAMPLES)
     x = states("data", data, n, spec.shape)
+    counted = isinstance(label, list | tuple) or getattr(label, "ndim", 0) > 0
+    if counted and len(label) not in (1, n):  # type: ignore[arg-type]
+        raise ValueError(
+            f"label: expected one for all or one for each of {n} rows, got {len(label)}; "  # type: ignore[arg-type]
+            "data has its own labels, which do not take turns"
+        )
     size = math.prod(spec.shape)
     probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes
     probes = whole("probes", probes, 0, MOST_PROBES)
@@ -100,7 +116,7 @@ def likelihood(
     check_tolerances(rtol, atol)
     fits("n", min(batch, n) * max(probes, 1), spec.shape, MOST_BYTES)
     pair, schedule = PAIRS[choose("method", method, PAIRS)], named(spec.schedule)
-    asked = grids.trim(grids.make(list(times), None, schedule), schedule, spec.prediction)
+    asked = grids.trim(grids.make(listed(times), None, schedule), schedule, spec.prediction)
     start, end = float(asked[0]), float(asked[-1])
     ode, clocks = ode_along(spec, chart, (end, start))
     known, seeds = conditions(spec, n, label, context), seed_rows(seed, n)

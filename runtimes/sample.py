@@ -25,6 +25,7 @@ from .conditions import (
     fits,
     guidance_weight,
     null_condition,
+    spec_of,
     whole,
 )
 from .guidance import Weight, autoguided, check_between, guided, plus_plus
@@ -251,14 +252,15 @@ def plan(
     diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
     Raises ValueError naming the argument, what it may be and what it was.
     """
-    spec, best = model.spec, model.spec.sampler
+    spec = spec_of("model", model)
+    best = spec.sampler
     whole("n", n, 1, MOST_SAMPLES)
-    if solver in PAIRS:
+    name = choose("solver", best.solver if solver is None else solver, (*SOLVERS, *PAIRS))
+    if name in PAIRS:
         raise ValueError(
-            f"solver: expected one that walks a grid, got {solver!r}, which chooses its own steps; "
+            f"solver: expected one that walks a grid, got {name!r}, which chooses its own steps; "
             "use runtimes.integrate, or toolkit sample --tolerance"
         )
-    name = choose("solver", best.solver if solver is None else solver, SOLVERS)
     if steps is not None and not isinstance(grid, str | None):
         raise ValueError(
             f"steps: expected none beside your own grid, got {steps}; give one of the two"
@@ -271,7 +273,9 @@ def plan(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )
     times = grids.trim(times, schedule, spec.prediction)
-    weight = guidance_weight(spec, guidance, cfgpp, None if guide is None else guide.spec)
+    weight = guidance_weight(
+        spec, guidance, cfgpp, None if guide is None else spec_of("guide", guide)
+    )
     check_guidance(weight, interval)
     check_between("rescale", rescale, "0 turns it off, 0.7 is the usual")
     on = weight != 1.0 or cfgpp is not None

@@ -69,9 +69,9 @@ def run(
 
 
 def combine(weights: Weights, terms: list[Any]) -> Any:
-    """sum_i weight_i * terms[i]; a lone term of weight 1 is passed on untouched."""
+    """sum_i weight_i * terms[i]; a lone term of weight 1 is passed on untouched, no term is zero."""
     total = None
     for index, weight in weights:
         term = terms[index] if weight == 1.0 else terms[index] * weight
         total = term if total is None else total + term
-    return total
+    return terms[0] * 0.0 if total is None else total

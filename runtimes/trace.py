@@ -57,7 +57,7 @@ class Node:
 
     tape: "Tape"
     born: int
-    terms: tuple["Symbol", ...] = ()
+    terms: tuple["Symbol", ...] | None = None  # none of a leaf; () is a sum of nothing, zero
     last_use: int = -1  # the largest `born` among the sums that read it
 
 
@@ -93,7 +93,7 @@ class Tape:
     @property
     def root(self) -> Node:
         """The state a run starts from."""
-        return self.nodes[0] if self.nodes else self._new(())
+        return self.nodes[0] if self.nodes else self._new(None)
 
     def add(self, *symbols: Symbol) -> Symbol:
         terms = tuple(symbol for symbol in symbols if symbol.factor != 0.0)
@@ -105,7 +105,7 @@ class Tape:
         """Stands in for the network."""
         self.inputs.append(x)
         self.times.append(t)
-        self.outputs.append(self._new(()))
+        self.outputs.append(self._new(None))
         return Symbol(self.outputs[-1])
 
     def draw(self, step: int) -> Symbol:
@@ -115,7 +115,7 @@ class Tape:
                 f"tableau: expected one draw of noise after each call, got another at call {self.calls}; "
                 "run this solver through `flow`"
             )
-        self.drawn[self.calls - 1] = (step, self._new(()))
+        self.drawn[self.calls - 1] = (step, self._new(None))
         return Symbol(self.drawn[self.calls - 1][1])
 
     def boundaries(self) -> list[list[Symbol]]:
@@ -151,7 +151,7 @@ class Tape:
             ends_step=k + 1 in self.shown,
         )
 
-    def _new(self, terms: tuple[Symbol, ...]) -> Node:
+    def _new(self, terms: tuple[Symbol, ...] | None) -> Node:
         self.nodes.append(Node(self, self.calls, terms))
         return self.nodes[-1]
 
@@ -177,8 +177,8 @@ def _weights(
 
     def of(node: Node) -> dict[int, float] | None:
         if id(node) not in found:
-            known = node.terms and node.born >= born
-            found[id(node)] = total(node.terms) if known else None
+            known = node.terms is not None and node.born >= born
+            found[id(node)] = total(node.terms or ()) if known else None
         return found[id(node)]
 
     def total(terms: tuple[Symbol, ...]) -> dict[int, float] | None:

@@ -20,6 +20,7 @@ def folder(tmp_path, monkeypatch):
     write_onnx(tmp_path / "b.onnx", labelled=True)
     np.save("rows.npy", ROWS)
     np.save("mask.npy", np.array([1, 0]))
+    np.savez("two.npz", a=ROWS, b=ROWS)
     (tmp_path / "no.npy").write_text("no array")
     return tmp_path
 
@@ -93,6 +94,11 @@ def test_a_trajectory_of_an_inpainting(folder, capfd):
         ("--from rows.npy --mask mask.npy --strength 0.5", "strength: expected it alone"),
         ("--from rows.npy --noise rows.npy", "noise: expected one start, got --noise and --from"),
         ("--from no.npy", "from: expected a .npy file of one array, got no.npy"),
+        ("--from two.npz", "from: expected a .npy file of one array, got 2 in two.npz"),
+        (
+            "--interval 0,1,2",
+            "interval: expected 2 numbers with commas between, got '0,1,2'; like 0,0.8",
+        ),
         ("--from mask.npy", "from: expected float32 (n, 2)"),
         ("--from missing.npy", "from: expected a .npy file of one array, got missing.npy"),
         ("--from rows.npy --mask no.npy", "mask: expected a .npy file"),
@@ -101,7 +107,7 @@ def test_a_trajectory_of_an_inpainting(folder, capfd):
         ("--from rows.npy -n 0", "n: expected a whole number from 1"),
         ("--interpolate 7", "to: expected a seed whose noise points elsewhere"),
         ("--interpolate -1", "seed: expected 0 to"),
-        ("--cfgpp 0.5", "cfgpp: expected 1 for a model without conditions"),
+        ("--cfgpp 0.5", "cfgpp: expected none for a model without conditions"),
         ("--rescale 2", "rescale: expected a number from 0 to 1"),
         ("--guide b.onnx -g 2", "guide: expected a model of condition"),
         ("--from rows.npy --invert --show-trajectory", "show-trajectory: expected none beside"),

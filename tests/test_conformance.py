@@ -115,3 +115,17 @@ def test_processes_give_the_same_rows(folder):
 def test_unknown_names_are_one_line(capfd):
     assert run("--schedule", "linaer") == 2
     assert "did you mean 'linear'" in capfd.readouterr().err
+
+
+def test_mistakes_are_one_line(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    assert run("--out", str(tmp_path / "file")) == 2
+    assert "file: expected a folder or none, got a file" in capfd.readouterr().err
+    assert run("--jobs", "0") == 2
+    assert capfd.readouterr().err.startswith("error: jobs: expected a whole number from 1")
+
+
+def test_a_name_given_twice_is_measured_once(capfd):
+    one = ("--solver", "euler", "--schedule", "linear", "--prediction", "v", "--jobs", "1")
+    assert run(*one, *one[:6]) == 0
+    assert capfd.readouterr().out.count("cpu  euler ") == 1

@@ -272,6 +272,18 @@ def test_a_strength_within_the_end_left_out():
         runtimes.edit(known(ROUND, prediction="score"), GOOD, strength=0.0005)
 
 
+def test_a_strength_of_numpys():
+    model = known(ROUND)
+    got = runtimes.edit(model, GOOD, strength=np.float32(0.5))
+    np.testing.assert_array_equal(got, runtimes.edit(model, GOOD, strength=0.5))
+
+
+@pytest.mark.parametrize("solver", [["heun"], np.array(["heun", "rk4"]), ""])
+def test_inversion_by_what_is_no_solver(solver):
+    with pytest.raises(ValueError, match=r"^solver: expected one of euler"):
+        runtimes.invert(known(ROUND), GOOD, solver=solver)
+
+
 @pytest.mark.parametrize("mask", [np.ones(3), np.array([0.5, 1]), np.array(["a", "b"]), [2, 0]])
 def test_bad_masks(mask):
     with pytest.raises(ValueError, match=r"^mask: expected"):

@@ -123,12 +123,9 @@ def test_mistakes_are_one_line(mixture, tmp_path, monkeypatch, capfd):
         ("flow", mixture): "flow.png: expected no such file",
         ("flow", "faces.onnx", "-f"): "plot flow: expected a model of points in the plane",
         ("error", mixture, "--out", "a.jpg"): "a.jpg: expected",
-        (
-            "error",
-            mixture,
-            "--data",
-            "mooons",
-        ): "data (a name, or a path ending in .npz or .npy): ",
+        ("error", mixture, "--data", "digit"): "data (a name, or a path",
+        ("error", mixture, "--data", "digits"): "data: expected held-out rows of shape (2,), got",
+        ("flow", mixture, "-f", "--data", "digits"): "data: expected none for plot flow",
     }.items():
         assert run(*words) == 2
         out, err = capfd.readouterr()

@@ -35,6 +35,11 @@ def test_absent_folder(tmp_path):
         write_whole(tmp_path / "nowhere" / "a.bin", b"x")
 
 
+def test_a_missing_folder_is_seen_before_the_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder to write b in, got none"):
+        refuse_existing(tmp_path / "a" / "b", False)
+
+
 def test_a_link_stays_a_link(tmp_path):
     real = write_whole(tmp_path / "real", b"one")
     link = tmp_path / "link"

@@ -223,3 +223,5 @@ def test_trim_of_own_times():
     np.testing.assert_allclose(trim(np.array([0.5, 1]), linear, "data"), [0.5, 1 - END])
     with pytest.raises(ValueError, match="grid: expected times between"):
         trim(np.array([0.9995, 1.0]), linear, "data")
+    with pytest.raises(ValueError, match=r"times between 0\.01 and 1 for prediction 'noise'"):
+        trim(np.array([0, 0.005]), linear, "noise")

@@ -200,7 +200,7 @@ def test_variants_that_do_not_add_up(request_, says):
 
 
 def test_cfgpp_needs_a_condition():
-    with pytest.raises(ValueError, match="cfgpp: expected 1 for a model without conditions"):
+    with pytest.raises(ValueError, match="cfgpp: expected none for a model without conditions"):
         runtimes.sample(Bare(TILTED), 2, cfgpp=1.0)
 
 

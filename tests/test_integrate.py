@@ -171,6 +171,10 @@ BAD = {
     "atol text": ({"atol": "1"}, "atol: expected"),
     "times": ({"times": (0.0, 0.5, 0.4)}, "increasing"),
     "beyond": ({"times": (1.5, 0.0)}, r"within \[0, 1\]"),
+    "no times": ({"times": 0.5}, "times: expected a list of times, got 0.5"),
+    "times of words": ({"times": [None, "b"]}, "times: expected"),
+    "rtol bool": ({"rtol": True}, "rtol: expected"),
+    "ragged": ({"start": [[0.0], [0.0, 1.0]]}, "start: expected one array"),
     "one time": ({"times": (0.5,)}, "2 to"),
     "start shape": ({"start": np.zeros((2, 3), np.float32)}, r"start: expected float32 \(4, 2\)"),
     "start nan": ({"start": np.full((4, 2), np.nan, np.float32)}, "start: expected finite"),
@@ -239,8 +243,10 @@ def test_cli_draws_and_says_what_it_cost(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--solver", "dopri5", "--tolerance", "0"], "rtol: expected"),
-        (["--solver", "dopri5", "--tolerance", "nan"], "rtol: expected"),
+        (["--solver", "dopri5", "--tolerance", "0"], "error: tolerance: expected 1e-12"),
+        (["--solver", "dopri5", "--tolerance", "nan"], "error: tolerance: expected 1e-12"),
+        (["--solver", "dopri5", "--show-trajectory", "--steps", "0"], "steps: expected a whole"),
+        (["--solver", "dopri5", "--grid", "0.5,0.2"], "start: expected the states at t = 0.5"),
         (["--solver", "dopri5", "--steps", "5"], "steps: expected none"),
         (["--solver", "dopri5", "--eta", "0.5"], "eta: expected none"),
         (["--solver", "bosh3", "--grid", "karras"], "grid: expected none"),

@@ -348,6 +348,13 @@ BAD = {
     "probes": ({"probes": -1}, "probes: expected a whole number from 0"),
     "tolerance": ({"rtol": 0.0}, "rtol: expected"),
     "method": ({"method": "bosh"}, "did you mean 'bosh3'"),
+    "labels": (
+        {"label": [0, 1]},
+        r"label: expected one for all or one for each of \d+ rows, got 2",
+    ),
+    "ragged": ({"data": [[0.0], [0.0, 1.0]]}, "data: expected one array"),
+    "no times": ({"times": True}, "times: expected a list of times, got True"),
+    "model": ({"model": "a.onnx"}, "model: expected an opened model, got 'a.onnx'"),
     "falling": ({"times": (1.0, 0.0)}, "increasing"),
     "label": ({"label": 2}, "label: expected none"),
     "seed": ({"seed": -1}, "seed: expected"),
@@ -359,7 +366,7 @@ BAD = {
 def test_mistake_is_one_line_before_any_call(name):
     model, (changes, message) = Exact(MIXTURE), BAD[name]
     with pytest.raises(ValueError, match=message) as caught:
-        likelihood(model, **{"data": points(MIXTURE), **changes})
+        likelihood(**{"model": model, "data": points(MIXTURE), **changes})
     assert "\n" not in str(caught.value)
     assert model.calls == 0
 
@@ -467,7 +474,8 @@ def test_cli_takes_labels_from_the_data(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tolerance", "nan"], "rtol: expected"),
+        (["--tolerance", "nan"], "error: tolerance: expected 1e-12"),
+        (["--solver", "heun"], "error: solver: expected one of dopri5, bosh3"),
         (["--probes", "-1"], "probes: expected"),
         (["--step", "-1"], "step: expected"),
         (["-n", "0"], "count: expected"),

@@ -403,6 +403,10 @@ BAD = [
     *[({"eta": e}, "eta: expected") for e in (-0.1, float("nan"), float("inf"), 11, "1", None)],
     ({"solver": "huen"}, "solver: .*did you mean 'heun'"),
     ({"solver": 3}, "solver: expected"),
+    ({"solver": ["heun"]}, "solver: expected"),
+    ({"solver": "dopri"}, "solver: .*did you mean 'dopri5'"),
+    ({"guide": "worse.onnx", "guidance": 2}, "guide: expected an opened model, got 'worse.onnx'"),
+    ({"model": "a.onnx"}, "model: expected an opened model, got 'a.onnx'"),
     ({"diffusion": "sigme"}, "diffusion: .*did you mean 'sigma'"),
     ({"diffusion": None}, "diffusion: expected one of zero, constant"),
     ({"grid": "unifrom"}, "grid: .*did you mean 'uniform'"),
@@ -419,7 +423,7 @@ BAD = [
 def test_bad_arguments(bad, message):
     model = fake(condition=Condition("label", classes=8))
     with pytest.raises(ValueError, match=message) as error:
-        runtimes.sample(model, **{"n": 2, "label": 0, **bad})
+        runtimes.sample(**{"model": model, "n": 2, "label": 0, **bad})
     assert "\n" not in str(error.value)
     assert not model.calls
 

@@ -54,6 +54,7 @@ def test_combine():
     x, y = np.array([1.0]), np.array([10.0])
     assert combine(((0, 1.0),), [x, y]) is x
     assert combine(((0, 2.0), (1, -1.0)), [x, y])[0] == -8.0
+    assert combine((), [x, y])[0] == 0.0
     assert (x[0], y[0]) == (1.0, 10.0)
 
 

@@ -142,6 +142,25 @@ def test_guided_rows_follow_the_interval(interval, on):
     assert [row.guided for row in rows] == [bool(flag) for flag in on]
 
 
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "chart"),
+    [("euler_maruyama", "straight"), ("stochastic_heun", "path"), ("heun", "path")],
+)
+def test_a_field_of_zeros_at_the_start_is_a_sum_of_nothing(name, chart, times):
+    """The rates of a polynomial path vanish at t = 0, and with them every weight of what is known there."""
+    options = {"schedule": "polynomial", "prediction": "v", "chart": chart}
+    network, x = MIXTURE.network("v", SCHEDULES["polynomial"]), starts(3)
+
+    def draw(k):
+        return starts(3, seed=100 + k)
+
+    table = trace(name, times, **options)
+    got = [state for _, state in run(table, lambda x, t, on: network(x, t), x, draw)]
+    want = list(flow(name, network, x, times, draw=draw, **options))
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["rk4", "ab4", "dpmpp_2s", "unipc3", "ancestral"])
 def test_a_long_run_is_traced_quickly(name):
     start = time.perf_counter()

@@ -28,12 +28,14 @@ def integrate(
 ) -> "Result":
     """The samples of a `sample` request; ValueError for an option that has no place here."""
     import runtimes
+    from runtimes.integrate import check_tolerance
 
     given = [name for name, unused in WALKS.items() if request[name] != unused]
     given += [] if wanted == Wanted() else ["from, mask, invert, noise or interpolate"]
     if given:
         raise _out_of_place(given[0])
     tolerance = 1e-5 if tolerance is None else tolerance
+    check_tolerance("tolerance", tolerance)
     return runtimes.integrate(
         model,
         COUNT if count is None else count,
@@ -72,7 +74,7 @@ def _times(grid: str | list[float] | None, steps: int | None, trajectory: bool) 
     for name, given in (("grid", grid), ("steps", None if trajectory else steps)):
         if given is not None:
             raise _out_of_place(name)
-    count = check_steps((steps or 20) if trajectory else 1)
+    count = check_steps((20 if steps is None else steps) if trajectory else 1)
     return [k / count for k in range(count + 1)]
 
 

@@ -38,6 +38,7 @@ def conformance(
 
     from export import conformance as suite
     from runtimes.choices import choose
+    from runtimes.conditions import whole
     from runtimes.predictions import PREDICTIONS
     from runtimes.schedules import SCHEDULES
     from runtimes.solvers import SOLVERS
@@ -49,6 +50,13 @@ def conformance(
     ):
         for name in given:
             choose(what, name, known)
+    solvers, schedules, predictions = (
+        tuple(dict.fromkeys(given)) for given in (solvers, schedules, predictions)
+    )
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise FileExistsError(f"{out}: expected a folder or none, got a file; give another name")
+    if jobs is not None:
+        whole("jobs", jobs, 1, 1024)
     cores = min(os.cpu_count() or 1, 4)
     with TemporaryDirectory() as scratch:
         folder = Path(out or scratch)
@@ -61,7 +69,7 @@ def conformance(
             solvers=solvers,
             schedules=schedules,
             predictions=predictions,
-            jobs=min(cores, total) if jobs is None else max(jobs, 1),
+            jobs=min(cores, total) if jobs is None else jobs,
         )
         for done, rows in enumerate(measured, 1):
             found += rows

@@ -60,10 +60,14 @@ def array(what: str, path: str) -> Any:
     from toolkit.data.arrays import arrays_in
 
     try:
-        (found,) = arrays_in(Path(path)).values()
+        found = list(arrays_in(Path(path)).values())
     except (OSError, ValueError) as error:
         raise ValueError(f"{what}: expected a .npy file of one array, got {error}") from None
-    return found
+    if len(found) != 1:
+        raise ValueError(
+            f"{what}: expected a .npy file of one array, got {len(found)} in {path}; keep one"
+        )
+    return found[0]
 
 
 def _rows(what: str, path: str, model: "Sampleable", count: int | None) -> Any:

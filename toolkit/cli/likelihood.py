@@ -65,7 +65,9 @@ def likelihood(
     toolkit likelihood moons-likelihood.onnx moons.npz --out nats.npz
     """
     import runtimes
+    from runtimes.choices import choose
     from runtimes.files import refuse_existing
+    from runtimes.integrate import check_tolerance
     from runtimes.likelihood import bits_per_dimension, dequantised
     from runtimes.limits import stopped_by_signals
     from toolkit.cli.sample import labels
@@ -73,6 +75,8 @@ def likelihood(
     if out is not None:
         _check_out(out)
         refuse_existing(out, force)
+    choose("solver", solver, PAIRS)
+    check_tolerance("tolerance", tolerance)
     rows, condition, known_step = _rows(data, count)
     step = known_step if step is None else step
     with stopped_by_signals():

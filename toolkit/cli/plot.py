@@ -44,7 +44,7 @@ def plot(
     toolkit plot flow moons.onnx --out moons-flow.png
     """
     import runtimes
-    from runtimes.choices import choose
+    from runtimes.choices import choose, quoted
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
     from toolkit import drawings, plots
@@ -55,6 +55,8 @@ def plot(
     out = f"{kind}.png" if out is None else out
     refuse_existing(out, force)
     require_ending(out, ".png")
+    if kind == "flow" and data is not None:
+        raise ValueError(f"data: expected none for plot flow, got {quoted(data)}; leave it out")
     plots.figure(1, 1)  # without matplotlib this ends here
     opened = runtimes.load(model)
     request: dict[str, Any] = {"guidance": guidance, "seed": seed}
@@ -95,11 +97,17 @@ def _real(model: Any, request: dict[str, Any], n: int, name: str | None) -> Any:
 
     from toolkit import data as data_sets
 
-    kind, known = model.spec.condition.kind, None
+    kind, known, asked = model.spec.condition.kind, None, name is not None
     trained_on = str(model.spec.training.get("data", model.spec.name))
-    if name is not None or trained_on in data_sets.DATA:  # a model may not name files to open
+    if asked or trained_on in data_sets.DATA:  # a model may not name files to open
         known = data_sets.load(trained_on if name is None else name).held_out
     if known is None or known.x.shape[1:] != model.spec.shape:
+        if asked:
+            got = "no such rows" if known is None else f"rows of shape {known.x.shape[1:]}"
+            raise ValueError(
+                f"data: expected held-out rows of shape {model.spec.shape}, got {got} in {name}; "
+                "leave it out to compare with fine samples"
+            )
         if kind == "label":
             request.setdefault("label", list(range(model.spec.condition.classes)))
         return None

@@ -193,8 +193,8 @@ def _numbers(what: str, text: str, count: int | None) -> list[float]:
     words = [word.strip(" ") for word in text.split(",")]
     plain = all(REAL.fullmatch(word) for word in words)
     if not plain or (count is not None and len(words) != count):
-        wanted = "numbers" if count is None else f"{count} numbers"
+        wanted, like = ("numbers", "0,0.5,1") if count is None else (f"{count} numbers", "0,0.8")
         raise ValueError(
-            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like 0,0.5,1"
+            f"{what}: expected {wanted} with commas between, got {quoted(text)}; like {like}"
         )
     return [float(word) for word in words]
