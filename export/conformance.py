@@ -146,6 +146,8 @@ def errors(bent: Model, flat: Model, solver: str) -> dict[int, float]:
     measure, model = (covariance_error, flat) if noisy else (end_error, bent)
     found: dict[int, float] = {}
     for steps in (NOISY_STEPS if noisy else STEPS).get(order, FINE_STEPS):
+        if steps <= SOLVERS[solver].past:
+            continue
         found[steps] = measure(model, solver, steps)
         if found[steps] < (NOISY_FLOOR if noisy else FLOOR):
             break

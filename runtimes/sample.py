@@ -272,6 +272,12 @@ def plan(
     times = grids.make(
         best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
     )
+    past = SOLVERS[name].past
+    if len(times) - 1 <= past:
+        raise ValueError(
+            f"steps: expected {past + 1} or more for {name!r}, which looks {past} back, "
+            f"got {len(times) - 1}; take more, or another solver"
+        )
     times = grids.trim(times, schedule, spec.prediction)
     weight = guidance_weight(
         spec, guidance, cfgpp, None if guide is None else spec_of("guide", guide)

@@ -118,7 +118,7 @@ class Solver:
 
     steps: the generator. order: of convergence in the largest step (weak order for a noisy one).
     calls: network evaluations per step, where no end of the path saves one; extra: those that a start
-    makes beyond that, in the whole run.
+    makes beyond that, in the whole run. past: how many steps it looks back on; a run needs more of them.
     follows: what the generator is given. "field": the right hand side of an ODE, in any chart; "ends":
     the (data, noise) that the network implies, in the path's own variables; "noise": the ends and
     a source of noise, to follow an SDE; "diffusion": those and the SDE's g^2 (see `stochastic`).
@@ -129,6 +129,7 @@ class Solver:
     calls: int
     follows: str = "field"
     extra: int = 0
+    past: int = 0
 
     @property
     def noisy(self) -> bool:
@@ -143,21 +144,21 @@ SOLVERS: dict[str, Solver] = {
     "ralston": Solver(ralston, order=2, calls=2),
     "heun3": Solver(heun3, order=3, calls=3),
     "rk4": Solver(rk4, order=4, calls=4),
-    "ab2": Solver(ab2, order=2, calls=1),
-    "ab3": Solver(ab3, order=3, calls=1, extra=1),
-    "ab4": Solver(ab4, order=4, calls=1, extra=4),
+    "ab2": Solver(ab2, order=2, calls=1, past=1),
+    "ab3": Solver(ab3, order=3, calls=1, extra=1, past=2),
+    "ab4": Solver(ab4, order=4, calls=1, extra=4, past=3),
     "dpmpp_2s": Solver(dpmpp_2s, order=2, calls=2, follows="ends"),
-    "dpmpp_2m": Solver(dpmpp_2m, order=2, calls=1, follows="ends"),
-    "dpmpp_3m": Solver(dpmpp_3m, order=2, calls=1, follows="ends"),
-    "unipc2": Solver(unipc2, order=3, calls=1, follows="ends"),
-    "unipc3": Solver(unipc3, order=3, calls=1, follows="ends"),
-    "deis2": Solver(deis2, order=2, calls=1, follows="ends"),
-    "deis3": Solver(deis3, order=2, calls=1, follows="ends"),
+    "dpmpp_2m": Solver(dpmpp_2m, order=2, calls=1, follows="ends", past=1),
+    "dpmpp_3m": Solver(dpmpp_3m, order=2, calls=1, follows="ends", past=2),
+    "unipc2": Solver(unipc2, order=3, calls=1, follows="ends", past=1),
+    "unipc3": Solver(unipc3, order=3, calls=1, follows="ends", past=2),
+    "deis2": Solver(deis2, order=2, calls=1, follows="ends", past=1),
+    "deis3": Solver(deis3, order=2, calls=1, follows="ends", past=2),
     "edm_heun": Solver(edm_heun, order=2, calls=2, follows="ends"),
     "euler_maruyama": Solver(euler_maruyama, order=1, calls=1, follows="diffusion"),
     "stochastic_heun": Solver(stochastic_heun, order=2, calls=2, follows="diffusion"),
     "ancestral": Solver(ancestral, order=1, calls=1, follows="noise"),
-    "sde_dpmpp_2m": Solver(sde_dpmpp_2m, order=2, calls=1, follows="noise"),
+    "sde_dpmpp_2m": Solver(sde_dpmpp_2m, order=2, calls=1, follows="noise", past=1),
     "edm_churn": Solver(edm_churn, order=2, calls=2, follows="noise"),
     "langevin": Solver(langevin, order=1, calls=2, follows="noise"),
 }

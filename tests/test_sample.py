@@ -453,6 +453,17 @@ def test_bad_contexts(context):
         runtimes.sample(fake(condition=Condition("context", shape=(3,))), 2, context=context)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_run_is_longer_than_what_its_solver_looks_back_on(mixture, solver):
+    past = SOLVERS[solver].past
+    assert np.isfinite(runtimes.sample(mixture, 2, solver=solver, steps=past + 1)).all()
+    for steps in range(1, past + 1):
+        with pytest.raises(
+            ValueError, match=f"steps: expected {past + 1} or more .* got {steps};"
+        ):
+            runtimes.sample(mixture, 2, solver=solver, steps=steps)
+
+
 def test_unknown_arguments():
     with pytest.raises(TypeError, match="stepps"):
         runtimes.sample(fake(), 2, stepps=3)

@@ -83,6 +83,17 @@ def test_slots_and_calls(name):
 
 
 @solvers
+def test_past_is_how_far_back_a_step_looks(name):
+    """What is kept from one step to the next beside the state: that many earlier outputs."""
+    times = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    table = trace(name, tuple(times), eta=0.0)
+    ends = [k for k, row in enumerate(table.rows) if row.ends_step]
+    # the slots after a step, but for its state (and the corrected one UniPC sets out from), are its past
+    kept = len(table.rows[ends[-2]].update) - 1 - name.startswith("unipc")
+    assert kept == SOLVERS[name].past
+
+
+@solvers
 def test_rows_are_well_formed(name):
     """Indices point at what is there; a step ends after its last call; draws carry the step."""
     table = trace(name, TIMES, eta=1.0)

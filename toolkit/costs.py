@@ -84,8 +84,9 @@ def measure(
 
 def steps_of(solver: str, calls: Sequence[int]) -> list[int]:
     """The numbers of steps that make one of these numbers of calls, or less where an end saves one."""
-    one, extra = SOLVERS[solver].calls, SOLVERS[solver].extra
-    return [(c - extra) // one for c in calls if c > extra and (c - extra) % one == 0]
+    mine = SOLVERS[solver]
+    steps = [(c - mine.extra) // mine.calls for c in calls if (c - mine.extra) % mine.calls == 0]
+    return [n for n in steps if n > mine.past]
 
 
 def recommend(costs: Costs) -> tuple[Cost, Cost]:
