@@ -19,7 +19,7 @@ from toolkit.signals import ASKING
 )
 @click.option("--steps", type=int, help="Training steps.  [the digits default]")
 def quickstart(out: str, steps: int | None) -> None:
-    """Train digits, export digits.onnx and draw samples.png: about two minutes on a laptop CPU.
+    """Train digits, export digits.onnx and draw samples.png: two to three minutes on two CPU cores.
 
     Each command is shown as you would type it and runs as a process of its own, so the samples are
     drawn by ONNX Runtime with no torch in sight. An interrupted quickstart goes on where it stopped.
