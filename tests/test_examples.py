@@ -1,0 +1,43 @@
+"""Every example runs, small, and leaves what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import runtimes
+from toolkit import data
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, folder, *args):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *args], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_own_network(tmp_path):
+    out = run("own_network.py", tmp_path, "--steps", "400")
+    assert "within the tolerance" in out
+    points = runtimes.sample(runtimes.load(tmp_path / "moons.onnx"), 200)
+    # after 400 steps not yet moons, but no longer noise: as wide and as high as they are
+    assert np.allclose(points.std(0), data.load("two-moons").x.std(0), atol=0.15)
+    with Image.open(tmp_path / "moons.png") as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture))) > 20
+
+
+@pytest.mark.slow
+def test_benchmark(tmp_path):
+    out = run("benchmark.py", tmp_path, "--rounds", "3", "--batch", "1", "--no-compile")
+    tables = json.loads((tmp_path / "benchmark.json").read_text())["tables"]
+    assert [table["title"] in out for table in tables] == [True] * 4
+    rows = {row["name"]: row["value"][1] for row in tables[0]["rows"]}
+    assert rows["ours, all but the network"] < rows["ours, whole loop"]
