@@ -102,7 +102,7 @@ def measured(pairing):
 
 @pytest.mark.slow
 def test_w2_is_within_three_deviations_of_the_published():
-    """Independent pairs; the 5,000 assignments of the other row take a quarter of an hour, so that is by hand."""
+    """Independent pairs; the other row's 5,000 assignments take a quarter of an hour, so by hand."""
     for request, found, mean, deviation in measured("independent"):
         assert abs(found - mean) <= 3 * deviation, (request, found)
 
