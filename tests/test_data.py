@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from runtimes.spec import Spec
 from toolkit import data
 from toolkit.data import arrays, batches, toys
 from toolkit.data.batches import Order
@@ -494,3 +495,18 @@ def test_a_file_of_another_kind_is_a_path(tmp_path, monkeypatch):
 def test_held_out_rows_cover_everything():
     train, kept = arrays.held_out_rows(2000)
     assert sorted([*train, *kept]) == list(range(2000))
+
+
+def test_a_model_names_a_built_in_set_and_no_file(tmp_path):
+    np.savez(tmp_path / "secret.npz", x=np.zeros((5, 2), np.float32))
+    secret = str(tmp_path / "secret.npz")
+
+    def says(name):
+        return Spec("net", (2,), training={"data": name})
+
+    assert data.of_model(says("spiral"), None).name == "spiral"
+    assert data.of_model(says(secret), None) is None
+    assert data.of_model(says(secret), "spiral").name == "spiral"
+    assert data.of_model(says("spiral"), secret).x.shape == (5, 2)
+    with pytest.raises(ValueError, match="data .a name, or a path"):
+        data.of_model(says(secret), "")  # empty is asked for too, and no reason to ask the model

@@ -46,12 +46,12 @@ def evaluate(
     from toolkit import metrics
 
     opened = runtimes.load(model, provider=provider)
-    trained_on = str(opened.spec.training.get("data", opened.spec.name))
-    if data is None and trained_on not in data_sets.DATA:  # a model may not name files to open
+    known = data_sets.of_model(opened.spec, data)
+    if known is None:
+        says = str(opened.spec.training.get("data", opened.spec.name))
         raise ValueError(
-            f"data: expected --data for a model of your own arrays, got none; it says {trained_on!r}"
+            f"data: expected --data for a model of your own arrays, got none; it says {says!r}"
         )
-    known = data_sets.load(data or trained_on)
     held_out = known.held_out
     if held_out is None:
         raise ValueError(

@@ -97,10 +97,9 @@ def _real(model: Any, request: dict[str, Any], n: int, name: str | None) -> Any:
 
     from toolkit import data as data_sets
 
-    kind, known, asked = model.spec.condition.kind, None, name is not None
-    trained_on = str(model.spec.training.get("data", model.spec.name))
-    if asked or trained_on in data_sets.DATA:  # a model may not name files to open
-        known = data_sets.load(trained_on if name is None else name).held_out
+    kind, asked = model.spec.condition.kind, name is not None
+    found = data_sets.of_model(model.spec, name)
+    known = None if found is None else found.held_out
     if known is None or known.x.shape[1:] != model.spec.shape:
         if asked:
             got = "no such rows" if known is None else f"rows of shape {known.x.shape[1:]}"

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.choices import choose
+from runtimes.spec import Spec
 
 from .arrays import SUFFIXES, held_out_rows, read
 from .batches import Order, batches
 from .digits import STEP, digits
 from .toys import TOYS
 
-__all__ = ["DATA", "Data", "Order", "batches", "load"]
+__all__ = ["DATA", "Data", "Order", "batches", "load", "of_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,17 @@ def load(name_or_path: str | os.PathLike[str], *, seed: int = 0) -> Data:
     if not looks_like_path:
         choose("data (a name, or a path ending in .npz or .npy)", text, DATA)
     return _from_file(path)
+
+
+def of_model(spec: Spec, asked: str | None) -> Data | None:
+    """The set asked for, else the built-in one a model says it was trained on; None if it says another.
+
+    Only what the caller asked for may be a path: a stranger's model names no file to open.
+    """
+    trained_on = str(spec.training.get("data", spec.name))
+    if asked is None and trained_on not in DATA:
+        return None
+    return load(trained_on if asked is None else asked)
 
 
 def _digits(name: str, seed: int) -> Data:
