@@ -508,5 +508,5 @@ def test_a_model_names_a_built_in_set_and_no_file(tmp_path):
     assert data.of_model(says(secret), None) is None
     assert data.of_model(says(secret), "spiral").name == "spiral"
     assert data.of_model(says("spiral"), secret).x.shape == (5, 2)
-    with pytest.raises(ValueError, match="data .a name, or a path"):
+    with pytest.raises(ValueError, match=r"data \(a name, or a path"):
         data.of_model(says(secret), "")  # empty is asked for too, and no reason to ask the model
