@@ -123,21 +123,23 @@ def compare(
 
 
 def _network(reference: Sampleable, model: Model, batch: int) -> Row:
-    x = noise(seed_rows(1, batch), model.spec.shape, 0)
-    times = np.linspace(0.05, 0.95, batch, dtype=np.float32)
-    condition = _conditions(model.spec, batch, with_null=True)
-    theirs, mine = (side.network(x, times, condition) for side in (reference, model))
+    points = _points(model.spec, batch)
+    theirs, mine = (side.network(*points) for side in (reference, model))
     return _row("network", batch, 0, theirs, mine)
 
 
 def _product(reference: Differentiable, model: Model, batch: int) -> Row:
     """J v for a v of -1 and +1, at the points where the predictions are compared."""
-    seeds = seed_rows(1, batch)
-    x, probe = noise(seeds, model.spec.shape, 0), signs(seeds, model.spec.shape, 0)
-    times = np.linspace(0.05, 0.95, batch, dtype=np.float32)
-    condition = _conditions(model.spec, batch, with_null=True)
-    theirs, mine = (side.product(x, times, condition, probe)[1] for side in (reference, model))
+    points, probe = _points(model.spec, batch), signs(seed_rows(1, batch), model.spec.shape, 0)
+    theirs, mine = (side.product(*points, probe)[1] for side in (reference, model))
     return _row("product", batch, 0, theirs, mine)
+
+
+def _points(spec: Spec, batch: int) -> tuple[Floats, Floats, NDArray[Any] | None]:
+    """(x, times, condition) at which one call of each side is compared: they differ from row to row."""
+    x = noise(seed_rows(1, batch), spec.shape, 0)
+    times = np.linspace(0.05, 0.95, batch, dtype=np.float32)
+    return x, times, _conditions(spec, batch, with_null=True)
 
 
 def _path(reference: Sampleable, model: Model, batch: int) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import runtimes
-from runtimes.sample import Sampleable
+from runtimes.sample import Sampleable, collect
 from runtimes.solvers import SOLVERS
 
 from .metrics import energy_distance
@@ -73,10 +73,10 @@ def measure(
     for done, (name, steps) in enumerate(runs):
         if progress is not None:
             progress(done, len(runs), name)
-        words = {**request, "solver": name, "steps": steps}
-        x, made = runtimes.sample(model, n, **words), runtimes.plan(model, n, **words).calls
+        todo = runtimes.plan(model, n, **{**request, "solver": name, "steps": steps})
+        x = collect(todo)
         apart = np.sqrt(((x - fine).reshape(n, -1).astype(np.float64) ** 2).mean(1))
-        rows.append(Cost(name, steps, made, float(np.median(apart)), energy_distance(x, real)))
+        rows.append(Cost(name, steps, todo.calls, float(np.median(apart)), energy_distance(x, real)))
     if progress is not None:
         progress(len(runs), len(runs), "")
     return Costs(tuple(rows), energy_distance(fine, real), against)

@@ -40,7 +40,7 @@ def save_samples(
     samples = np.asarray(samples)
     ending = check(path, samples.shape[1:])
     if ending in ARRAYS:
-        return _save_arrays(path, x=samples)
+        return save_arrays(path, x=samples)
     draw = SAMPLES[kind_of(samples.shape[1:]), ending]
     return draw(path, samples, value_range or (-1.0, 1.0), columns)
 
@@ -60,7 +60,7 @@ def save_trajectory(
         )
     ending = check(path, states.shape[2:], trajectory=True)
     if ending in ARRAYS:
-        return _save_arrays(path, x=states, times=times)
+        return save_arrays(path, x=states, times=times)
     draw = TRAJECTORIES[kind_of(states.shape[2:]), ending]
     return draw(path, states, times, value_range or (-1.0, 1.0))
 
@@ -98,14 +98,14 @@ def kind_of(shape: tuple[int, ...]) -> str:
     return {3: "images", 4: "videos"}.get(len(shape), "arrays")
 
 
-def _save_arrays(path: Name, **arrays: np.ndarray) -> Path:
+def save_arrays(path: Name, *, overwrite: bool = True, **arrays: np.ndarray) -> Path:
     """.npy holds x alone, .npz every array under its name."""
     buffer = io.BytesIO()
     if Path(path).suffix.lower() == ".npy":
         np.save(buffer, arrays["x"], allow_pickle=False)
     else:
         np.savez(buffer, **arrays)
-    return write_whole(path, buffer.getvalue())
+    return write_whole(path, buffer.getvalue(), overwrite=overwrite)
 
 
 def _image_grid(path: Name, images: np.ndarray, values: Range, columns: int | None) -> Path:

@@ -160,15 +160,11 @@ def _check_out(out: str) -> None:
 
 
 def _save(out: str, force: bool, result: Any, bits: Any) -> None:
-    import io
+    from toolkit.show import save_arrays
 
-    import numpy as np
-
-    from runtimes.files import write_whole
-
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
+    save_arrays(
+        out,
+        overwrite=force,
         log_density=result.log_density,
         bits_per_dimension=bits,
         calls=result.calls,
@@ -176,4 +172,3 @@ def _save(out: str, force: bool, result: Any, bits: Any) -> None:
         rejected=result.rejected,
         noise=result.noise,
     )
-    write_whole(out, buffer.getvalue(), overwrite=force)
