@@ -76,7 +76,9 @@ def measure(
         todo = runtimes.plan(model, n, **{**request, "solver": name, "steps": steps})
         x = collect(todo)
         apart = np.sqrt(((x - fine).reshape(n, -1).astype(np.float64) ** 2).mean(1))
-        rows.append(Cost(name, steps, todo.calls, float(np.median(apart)), energy_distance(x, real)))
+        rows.append(
+            Cost(name, steps, todo.calls, float(np.median(apart)), energy_distance(x, real))
+        )
     if progress is not None:
         progress(len(runs), len(runs), "")
     return Costs(tuple(rows), energy_distance(fine, real), against)
