@@ -19,6 +19,8 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
+    # under a file size limit Python leaves half a .pyc in this tree, and all later children die of it
+    "PYTHONDONTWRITEBYTECODE": "1",
 }
 
 
