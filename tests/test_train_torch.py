@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ IMAGES = Data(
 TINY = recipe.Recipe(
     "images", "dit", 8, 1, 2, (2, 2), steps=9, batch=BATCH, warmup=3, save_every=1000, log_every=2
 )
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def last(progress):
@@ -320,11 +323,10 @@ def command(arrays, out, *options):
 def test_two_gloo_processes_train_what_one_trains(arrays, tmp_path):
     """The same rows, times and noise; only the order of sums differs."""
     options = ("--steps", "12", "--device", "cpu")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for start, out in (([], "one"), (torchrun, "two")):
+    for start, out in (([], "one"), (TORCHRUN, "two")):
         words = [sys.executable, *start, *command(arrays, tmp_path / out, *options)]
         done = subprocess.run(words, env=environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.returncode == 0, done.stderr[:4000]
     one, two = (checkpoints.latest(tmp_path / out) for out in ("one", "two"))
     assert one.step == two.step == 12
     assert two.facts["made_with"]["processes"] == 2
@@ -334,6 +336,23 @@ def test_two_gloo_processes_train_what_one_trains(arrays, tmp_path):
         np.testing.assert_allclose(two.part("network")[name], array, atol=1e-3 * moved + 1e-6)
     logs = [(tmp_path / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
     assert len(logs[0]) == len(logs[1])  # written by one process only
+
+
+def test_no_thread_of_gloo_outlives_a_run(tmp_path):
+    """One that still runs when Python ends aborts the process, once in many runs (pytorch#179291)."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys; from pathlib import Path\n"
+        "from tests.test_train_torch import IMAGES, TINY, train\n"
+        "threads = lambda: [p.read_text() for p in Path('/proc/self/task').glob('*/comm')]\n"
+        "seen = [threads() for _ in train(TINY, IMAGES, Path(sys.argv[1]), device='cpu')]\n"
+        "assert any('gloo' in name for name in seen[0]), seen[0]\n"
+        "assert not any('gloo' in name for name in threads()), threads()\n"
+    )
+    words = [sys.executable, *TORCHRUN, str(script), str(tmp_path / "run")]
+    where = {**environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(words, env=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
 
 
 def shapes_of(folder):

@@ -1,5 +1,6 @@
 """Which device, and which of the processes that torchrun started: RANK, LOCAL_RANK and WORLD_SIZE."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+import torch.distributed.nn.functional  # first imported later, it would hold a group as a default
 
 from runtimes.choices import choose
 
@@ -38,7 +40,11 @@ class Processes:
 
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
-        """Meet the other processes for the length of a run; nothing to do for one alone."""
+        """Meet the other processes for the length of a run; nothing to do for one alone.
+
+        A thread of gloo that still runs when Python ends aborts the process, now and then (pytorch#179291).
+        They end with the last reference to the group: let go of what `wrap` returned before this ends.
+        """
         mine = self.world > 1 and not torch.distributed.is_initialized()
         if mine:
             torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -47,6 +53,7 @@ class Processes:
         finally:
             if mine:
                 torch.distributed.destroy_process_group()
+                gc.collect()  # DistributedDataParallel stands in cycles
 
     def wrap(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         """The module with gradients averaged over all processes."""

@@ -108,6 +108,7 @@ def _train(
             yield _report(run, loss, asked)
         if ours.first:
             _write_spec(run, loss=round(run.mean_loss, 6))
+        run.network = run.module  # the wrapper must not outlive the process group
 
 
 def _start(
