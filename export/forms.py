@@ -2,6 +2,8 @@
 
 network      prediction = network(x, time, condition)
 likelihood   the same and its product J probe
+sampler      the network inside a loop over a tableau's rows: x -> sample
+seeded       the same from a seed alone, noise inside: seed -> sample, image
 """
 
 from collections.abc import Callable
@@ -12,13 +14,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from runtimes import modelfile, session
+from runtimes import modelfile, session, tableaus
 from runtimes.choices import choose
 from runtimes.files import write_whole
 from runtimes.likelihood import Differentiable
 from runtimes.spec import Spec, to_json
 
 from .derivatives import with_product
+from .sampler import sampler, seeded
 from .verify import Report, compare
 
 OPSET = 20  # the newest that DirectML runs; torch's own default
@@ -45,8 +48,10 @@ def write(
     """
     proto = GROW[choose("form", form, GROW)](network, spec)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
-    if form != session.FORMS[0]:
+    if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
+    if form in modelfile.SAMPLERS:
+        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
     unproven = modelfile.check(path, _content(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(reference, model, framework=framework, tolerance=tolerance)
@@ -105,4 +110,6 @@ def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
 GROW: dict[str, Grow] = {
     "network": lambda network, spec: network,
     "likelihood": lambda network, spec: with_product(network),
+    "sampler": sampler,
+    "seeded": seeded,
 }

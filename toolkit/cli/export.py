@@ -30,7 +30,7 @@ def export(run: str, out: str, weights: str, form: str, force: bool) -> None:
 
     from runtimes.choices import choose
     from runtimes.files import refuse_existing
-    from runtimes.session import FORMS
+    from runtimes.modelfile import FORMS
 
     choose("form", form, FORMS)
     refuse_existing(out, force)  # before torch is loaded
