@@ -54,6 +54,8 @@ def export_onnx(
     *,
     names: Names | None = None,
     form: str = "network",
+    precision: str = "fp32",
+    accept: bool = False,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -77,6 +79,8 @@ def export_onnx(
         framework=f"{network.name} alone",
         overwrite=overwrite,
         tolerance=tolerance,
+        precision=precision,
+        accept=accept,
     )
 
 
