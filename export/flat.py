@@ -77,7 +77,8 @@ def fixed(flat: Flat, batch: int) -> Flat:
     def sized(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         copy = onnx.ValueInfoProto()
         copy.CopyFrom(value)
-        copy.type.tensor_type.shape.dim[0].dim_value = batch  # a name gives way to a number
+        for axis in copy.type.tensor_type.shape.dim[:1]:
+            axis.dim_value = batch  # a name gives way to a number
         return copy
 
     inputs = {name: sized(value) for name, value in flat.inputs.items()}

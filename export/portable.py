@@ -9,7 +9,7 @@ allow another one, write its rule and its line in `RULES`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +17,9 @@ import onnx
 
 from .flat import Array, Flat, Types, fixed, folded, types
 from .tangent import attribute
-from .writer import Writer, refused
+from .writer import MOST_AXES, Writer, refused
 
 Rule = Callable[[Writer, onnx.NodeProto], list[str]]
-MOST_AXES = 5
 FLOAT = onnx.TensorProto.FLOAT
 ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 
@@ -137,28 +136,15 @@ def reduced_sum(writer: Writer, node: onnx.NodeProto) -> list[str]:
 
 
 def reshaped(writer: Writer, node: onnx.NodeProto) -> list[str]:
-    """The same numbers in the shape of the output; one of too many axes is left to who reads it."""
-    shape = writer.shape(node.output[0])
-    a = writer.at(node.input[0])
-    return [a if len(shape) > MOST_AXES else writer.reshaped(a, shape)]
+    """The same numbers in the shape of the output."""
+    return [writer.reshaped(writer.view(node.input[0]), writer.shape(node.output[0]))]
 
 
 def transposed(writer: Writer, node: onnx.NodeProto) -> list[str]:
-    """Axes in another order; with too many of them, one at a time past those before it."""
-    shape = list(writer.shape(node.input[0]))
+    """Axes in another order."""
+    shape = writer.shape(node.input[0])
     order = attribute(node, "perm", list(range(len(shape)))[::-1])
-    if len(shape) <= MOST_AXES:
-        return kept(writer, node)
-    a, at = writer.at(node.input[0]), list(range(len(shape)))
-    for place, axis in enumerate(order):
-        now = at.index(axis)
-        sizes = [shape[k] for k in at]
-        parts = [sizes[:place], sizes[place:now], sizes[now : now + 1], sizes[now + 1 :]]
-        at.insert(place, at.pop(now))
-        if now != place:
-            view = writer.reshaped(a, [math.prod(part) for part in parts])
-            a = writer.op("Transpose", view, perm=[0, 2, 1, 3])
-    return [a]
+    return [writer.transposed(writer.view(node.input[0]), shape, order)]
 
 
 def expanded(writer: Writer, node: onnx.NodeProto) -> list[str]:
@@ -307,34 +293,36 @@ def einsum(writer: Writer, node: onnx.NodeProto) -> list[str]:
     terms = left.split(",")
     if any(len(set(term)) < len(term) or "." in term for term in (*terms, out)):
         raise refused("Einsum with ... or a letter twice")
-    a = writer.at(node.input[0])
-    if len(terms) == 1 and set(left) == set(out):
-        return [writer.turned(a, left, out)]
-    if len(terms) != 2:
-        raise refused(f"Einsum of {len(terms)} factors or a sum over one")
-    first, second = terms
     sizes = dict(
         pair
         for term, name in zip(terms, node.input, strict=True)
         for pair in zip(term, writer.shape(name), strict=True)
     )
+
+    def turned(name: str, term: str, order: Sequence[str]) -> str:
+        return writer.transposed(name, [sizes[k] for k in term], [term.index(k) for k in order])
+
+    def matrices(name: str, term: str, *groups: list[str]) -> str:
+        order = [k for group in groups for k in group]
+        shape = [math.prod(sizes[k] for k in group) for group in groups]
+        return writer.reshaped(turned(writer.view(name), term, order), shape)
+
+    if len(terms) == 1 and set(left) == set(out):
+        return [turned(writer.view(node.input[0]), left, out)]
+    if len(terms) != 2:
+        raise refused(f"Einsum of {len(terms)} factors or a sum over one")
+    first, second = terms
     both = [k for k in first if k in second and k in out]
     inner = [k for k in first if k in second and k not in out]
     rows = [k for k in first if k not in second]
     columns = [k for k in second if k not in first]
     if not {*rows, *columns} <= set(out):
         raise refused("Einsum with a sum over one factor")
-
-    def matrices(name: str, term: str, *groups: list[str]) -> str:
-        turned = writer.turned(name, term, "".join(k for group in groups for k in group))
-        return writer.reshaped(turned, [math.prod(sizes[k] for k in group) for group in groups])
-
-    b = writer.at(node.input[1])
-    product = writer.op(
-        "MatMul", matrices(a, first, both, rows, inner), matrices(b, second, both, inner, columns)
-    )
+    a = matrices(node.input[0], first, both, rows, inner)
+    b = matrices(node.input[1], second, both, inner, columns)
     letters = "".join((*both, *rows, *columns))
-    return [writer.turned(writer.reshaped(product, [sizes[k] for k in letters]), letters, out)]
+    product = writer.reshaped(writer.op("MatMul", a, b), [sizes[k] for k in letters])
+    return [turned(product, letters, out)]
 
 
 RULES: dict[str, Rule] = {

@@ -46,18 +46,17 @@ def unrolled(
     page = Writer(Flat((), {}, inputs, {"sample": _value("sample", inputs["x"])}, flat.opset), {})
     calls = Calls(page, flat, spec, batch)
     slots: list[str | None] = ["x"]
-    for row in tableau.rows:
+    for number, row in enumerate(tableau.rows, 1):
         x = combine(page, row.input, slots) or page.constant(_zeros(batch, spec.shape))
         out = calls.guided(x, row.time) if row.guided else calls.plain(x, row.time)
         slots = [combine(page, weights, [*slots, out]) for weights in row.update]
+        if len(page.nodes) > MOST_NODES:
+            raise ValueError(
+                f"steps: expected an unrolled graph of at most {MOST_NODES} nodes, got more at call "
+                f"{number} of {tableau.calls}; take fewer steps, or the form sampler"
+            )
     page.names["sample"] = slots[0] or page.constant(_zeros(batch, spec.shape))
-    whole_run = pruned(page.flat())
-    if len(whole_run.nodes) > MOST_NODES:
-        raise ValueError(
-            f"steps: expected an unrolled graph of at most {MOST_NODES} nodes, got "
-            f"{len(whole_run.nodes)}; take fewer steps, or the form sampler"
-        )
-    return proto(whole_run, "unrolled")
+    return proto(pruned(page.flat()), "unrolled")
 
 
 def combine(page: Writer, weights: Weights, terms: list[str | None]) -> str | None:

@@ -1,6 +1,7 @@
 """A sheet of ONNX nodes: what the rules in `portable` read of a graph, and write in its place."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import onnx
 from onnx import helper
 
 from .flat import Array, Flat, Types
+
+MOST_AXES = 5  # CoreML takes no more
 
 
 class Writer:
@@ -23,6 +26,13 @@ class Writer:
 
     def at(self, name: str) -> str:
         """What a value of the old graph is called now; a constant comes along."""
+        sizes = self.types.get(name, (0, ()))[1]
+        if len(sizes) > MOST_AXES:
+            raise refused(f"arithmetic on {len(sizes)} axes")
+        return self.view(name)
+
+    def view(self, name: str) -> str:
+        """The same for those who know its shape: a value of too many axes is here in another one."""
         if name in self.old.constants:
             self.constants[name] = self.old.constants[name]
         return self.names.get(name, name)
@@ -105,8 +115,25 @@ class Writer:
         return self.op("Max", a, self.scaled(a, -1.0))
 
     def reshaped(self, a: str, shape: Sequence[int]) -> str:
-        """a in another shape."""
-        return self.op("Reshape", a, self.axes(*shape))
+        """a in another shape; one of too many axes is left to who reads it."""
+        return a if len(shape) > MOST_AXES else self.op("Reshape", a, self.axes(*shape))
+
+    def transposed(self, a: str, shape: Sequence[int], order: Sequence[int]) -> str:
+        """The axes of a, of that shape, in another order; too many go one by one past those before."""
+        if list(order) == sorted(order):
+            return a
+        if len(shape) <= MOST_AXES:
+            return self.op("Transpose", a, perm=list(order))
+        at = list(range(len(shape)))
+        for place, axis in enumerate(order):
+            now = at.index(axis)
+            sizes = [shape[k] for k in at]
+            parts = [sizes[:place], sizes[place:now], sizes[now : now + 1], sizes[now + 1 :]]
+            at.insert(place, at.pop(now))
+            if now != place:
+                view = self.reshaped(a, [math.prod(part) for part in parts])
+                a = self.op("Transpose", view, perm=[0, 2, 1, 3])
+        return a
 
     def sliced(self, a: str, axis: int, start: int, count: int) -> str:
         """a[start : start + count] along an axis."""
@@ -118,11 +145,6 @@ class Writer:
         first = self.op("Split", a, self.axes(*sizes), axis=0)
         self.nodes[-1].output.extend(f"{first}_{k}" for k in range(1, len(sizes)))
         return list(self.nodes[-1].output)
-
-    def turned(self, a: str, letters: str, order: str) -> str:
-        """a, whose axes are called `letters`, with them in another order."""
-        perm = [letters.index(letter) for letter in order]
-        return a if letters == order else self.op("Transpose", a, perm=perm)
 
     def normalised(self, a: str, over: Sequence[int], epsilon: float) -> str:
         """(a - mean) / sqrt(mean((a - mean)^2) + epsilon) over the axes."""

@@ -35,9 +35,9 @@ def check(model: str, require: tuple[str, ...]) -> None:
             f"{row.provider:<10} {row.partitions:>10} {row.taken:>6}/{row.nodes:<6} "
             f"  {', '.join(left) or '-'}"
         )
-    missed = [row.provider for row in found if row.provider in require and not row.whole]
-    if missed:
-        raise click.ClickException(
-            f"{model}: expected {' and '.join(missed)} to take the whole graph in one piece, got "
-            "more or less; see the table, or export it with --form unrolled"
-        )
+    for row in found:
+        if row.provider in require and not row.whole:
+            raise click.ClickException(
+                f"{model}: expected one partition with all {row.nodes} nodes on {row.provider}, got "
+                f"{row.partitions} with {row.taken}; export it with --form unrolled"
+            )
