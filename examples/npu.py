@@ -36,6 +36,10 @@ def compiled(model: Path, out: Path) -> None:
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
     compiled(source, target)
-    nodes = onnx.load_model_from_string(target.read_bytes()).graph.node if target.exists() else []
+    if not target.exists():
+        sys.exit(
+            f"error: {source}: expected nodes that the compiler takes, got none; fix its sizes"
+        )
+    nodes = onnx.load_model_from_string(target.read_bytes()).graph.node
     parts = sum(node.op_type == "EPContext" for node in nodes)
     print(f"{target}: {parts} compiled parts, {len(nodes) - parts} nodes left to the CPU")

@@ -226,6 +226,12 @@ def chosen(writer: Writer, node: onnx.NodeProto) -> list[str]:
     return [writer.op("Add", *terms)]
 
 
+def resized(writer: Writer, node: onnx.NodeProto) -> list[str]:
+    """The node as it is, with empty arguments in place of none: a checker of sizes wants them all."""
+    empty = writer.constant(np.zeros(0, np.float32))
+    return writer.again(node, *(writer.at(name) if name else empty for name in node.input))
+
+
 def layer_norm(writer: Writer, node: onnx.NodeProto) -> list[str]:
     """(a - mean) / deviation * scale + bias over the last axes."""
     rank, axis = len(writer.shape(node.input[0])), attribute(node, "axis", -1)
@@ -345,6 +351,7 @@ RULES: dict[str, Rule] = {
     "Reciprocal": reciprocal,
     "ReduceSum": reduced_sum,
     "Reshape": reshaped,
+    "Resize": resized,
     "Squeeze": reshaped,
     "Sum": total,
     "Tile": tiled,

@@ -43,7 +43,8 @@ def unrolled(
         )
     inputs = _inputs(spec, batch, any(row.guided for row in tableau.rows))
     flat = read(network)
-    page = Writer(Flat((), {}, inputs, {"sample": _value("sample", inputs["x"])}, flat.opset), {})
+    outputs = {"sample": _value("sample", inputs["x"])}
+    page = Writer(Flat((), flat.constants, inputs, outputs, flat.opset), {})
     calls = Calls(page, flat, spec, batch)
     slots: list[str | None] = ["x"]
     for number, row in enumerate(tableau.rows, 1):
@@ -104,10 +105,8 @@ class Calls:
 
     def _shared(self, name: str, value: Array) -> str:
         """A weight keeps its name, whatever call it serves; other constants are named by what they hold."""
-        if value is not self.flat.constants.get(name):
-            return self.page.constant(value)
-        self.page.constants[name] = value
-        return name
+        shared = value is self.flat.constants.get(name)
+        return self.page.at(name) if shared else self.page.constant(value)
 
     def _check(self, body: Flat) -> None:
         """Raise ValueError where the network's label is not as its spec says."""

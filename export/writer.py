@@ -67,13 +67,13 @@ class Writer:
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A new node with one output; its name."""
-        name = f"value_{len(self.nodes)}"
+        name = self._new()
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     def again(self, node: onnx.NodeProto, *inputs: str) -> list[str]:
         """The same operator with the same attributes on other inputs."""
-        copy = onnx.NodeProto(op_type=node.op_type, name=f"value_{len(self.nodes)}")
+        copy = onnx.NodeProto(op_type=node.op_type, name=self._new())
         copy.attribute.extend(node.attribute)
         copy.input.extend(inputs)
         copy.output.extend(
@@ -81,6 +81,10 @@ class Writer:
         )
         self.nodes.append(copy)
         return list(copy.output)
+
+    def _new(self) -> str:
+        name = f"value_{len(self.nodes)}"
+        return f"{name}_" if name in self.old.constants or name in self.old.inputs else name
 
     def constant(self, value: Array) -> str:
         """A constant, named after what it holds."""

@@ -66,6 +66,18 @@ CASES = {
     "ReduceSum": ((4, 3, 2), "ReduceSum x i -> y", {"i": ints(1, 2)}, {"keepdims": 0}),
     "ReduceSum all": ((4, 3), "ReduceSum x -> a; Add a b -> y", THREE, {}),
     "Reshape": ((4, 3, 2), "Reshape x i -> y", {"i": ints(0, -1)}, {}),
+    "Resize": (
+        (2, 1, 3, 3),
+        "Resize x _ s -> y",
+        {"s": np.array([1, 1, 2, 2], F)},
+        {"mode": "linear"},
+    ),
+    "Resize to sizes": (
+        (2, 1, 3, 3),
+        "Resize x _ _ s -> y",
+        {"s": ints(2, 1, 7, 5)},
+        {"mode": "nearest"},
+    ),
     "Squeeze": ((4, 1, 3), "Squeeze x i -> y", {"i": ints(1)}, {}),
     "Sum": ((4, 3), "Sin x -> a; Sum a b x -> y", THREE, {}),
     "Tile": ((4, 3), "Tile x i -> y", {"i": ints(1, 2)}, {}),
@@ -117,6 +129,7 @@ def model(name, kind=TensorProto.FLOAT):
     for line in text.split(";"):
         left, right = line.split("->")
         op, *names = left.split()
+        names = ["" if word == "_" else word for word in names]
         mine = attributes if op == name.split()[0] else {}
         mine = {"axis": 0} if name == "shape arithmetic" and op == "Concat" else mine
         nodes.append(helper.make_node(op, names, right.split(), **mine))
