@@ -1,4 +1,4 @@
-"""A sheet of ONNX nodes: what the rules in `portable` read of a graph, and write in its place."""
+"""A sheet of ONNX nodes: what the rules in `rewrites` read of a graph, and write in its place."""
 
 import hashlib
 import math
@@ -206,5 +206,5 @@ def refused(what: str) -> ValueError:
     """What to raise for an operator, or a use of one, that no rule can make portable."""
     return ValueError(
         f"network: expected operators that can be made portable, got {what}; write the network without it, "
-        "or add a rule to export/portable.py"
+        "or add a rule to export/rewrites.py"
     )

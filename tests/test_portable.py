@@ -7,7 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.flat import Flat, fixed, folded, proto, pruned, read
 from export.placement import placement
-from export.portable import RULES, portable
+from export.portable import portable
+from export.rewrites import RULES
 from runtimes.operators import OPERATORS
 
 F, INT = np.float32, np.int64

@@ -63,13 +63,19 @@ def request(model, n):
 
 def feeds(proto, todo, weight):
     """What the inputs of an unrolled graph are given for a plan."""
+    values = feeds_of(todo, weight)
+    return {value.name: values[value.name] for value in proto.graph.input}
+
+
+def feeds_of(todo, weight):
+    """Every value that an unrolled graph could take."""
     spec, n = todo.model.spec, len(todo.seeds)
     values = {"x": todo.first(0, n, todo.times[0]), "guidance": np.full(n, weight, np.float32)}
     if spec.condition.kind == "label":
         values["label"] = np.eye(spec.condition.classes + 1, dtype=np.float32)[todo.condition]
     if spec.condition.kind == "context":
         values["context"] = todo.condition
-    return {value.name: values[value.name] for value in proto.graph.input}
+    return values
 
 
 def run(proto, values):
@@ -146,6 +152,27 @@ def test_weights_stand_once_and_times_not_at_all(paths):
     # of a further step there is one time embedding, (1, width), and a step size
     assert size[1] - size[0] <= 8 * (16 + 1) * 4
     assert [value.name for value in many.graph.input] == ["x", "label"]
+
+
+def test_the_same_request_gives_the_same_bytes(paths):
+    first, second = (made(paths, "dit", 2, solver="heun", steps=2)[0] for _ in range(2))
+    assert first.SerializeToString() == second.SerializeToString()
+
+
+def test_a_network_may_call_its_values_as_the_graph_would(paths):
+    """Names that two sides choose alike would put two values in one place."""
+    model = runtimes.load(paths["labelled"])
+    network = onnx.load_model_from_string(model.file.content)
+    todo = plan(model, 2, label=[1, 2], solver="euler", steps=3, guidance=2.0)
+    plain = run(unrolled(network, model.spec, 2, todo.tableau), values := feeds_of(todo, 2.0))
+    for number, tensor in enumerate(network.graph.initializer):
+        for node in network.graph.node:
+            names = [f"value_{number}" if n == tensor.name else n for n in node.input]
+            node.input[:] = names
+        tensor.name = f"value_{number}"
+    np.testing.assert_array_equal(
+        run(unrolled(network, model.spec, 2, todo.tableau), values), plain
+    )
 
 
 def test_a_weight_of_one_and_an_empty_slot_cost_nothing(points):
