@@ -115,6 +115,12 @@ CASES = {
         {"i": ints(0), "j": ints(6)},
         {},
     ),
+    "Shape from one to two": (
+        (4, 3, 2),
+        "Shape x -> n; Concat i n -> t; Reshape x t -> y",
+        {"i": ints(-1)},
+        {"start": 1, "end": 2},
+    ),
     "mask of a size": (
         (4, 3),
         "Shape x -> s; ConstantOfShape s -> z; Equal z o -> c; Not c -> d; Where d x b -> y",
@@ -132,7 +138,7 @@ def model(name, kind=TensorProto.FLOAT):
         op, *names = left.split()
         names = ["" if word == "_" else word for word in names]
         mine = attributes if op == name.split()[0] else {}
-        mine = {"axis": 0} if name == "shape arithmetic" and op == "Concat" else mine
+        mine = {"axis": 0} if op == "Concat" else mine
         nodes.append(helper.make_node(op, names, right.split(), **mine))
     nodes.append(helper.make_node("Add", ["y", "one"], ["prediction"]))
     return made(nodes, {"x": (kind, shape)}, {"one": F(1), **weights})
