@@ -168,7 +168,9 @@ def arrays_in(
 
 def framework_of(folder: Path) -> str:
     """Which framework wrote the newest checkpoint in a run folder."""
-    return str(checkpoints.latest(folder).facts.get("framework"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said again when the run is opened
+        return str(checkpoints.latest(folder).facts.get("framework"))
 
 
 def _snapshot(run: Run, arrays: Arrays) -> Checkpoint:
