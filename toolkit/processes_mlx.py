@@ -4,23 +4,27 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from runtimes.choices import choose
 from toolkit.processes import Processes
 
 DEVICES = ("auto", "cpu", "gpu")
-# what mlx.launch says where the processes are, by backend: ring, jaccl, nccl, mpi
-LAUNCHED = ("MLX_HOSTFILE", "MLX_IBV_DEVICES", "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
+# how mlx.launch says where the others are, beside MLX_HOSTFILE: jaccl, nccl, mpi
+LAUNCHED = ("MLX_IBV_DEVICES", "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 SLOW = 0.2  # of numpy's speed at a product of two matrices
 
 
 def processes() -> Processes:
     """What mlx.launch says about this process; only then are the others met, once and for good."""
-    if not any(os.environ.get(name) for name in LAUNCHED):
+    hosts = os.environ.get("MLX_HOSTFILE")
+    ring = hosts is not None and Path(hosts).read_text().strip()  # empty for one alone
+    if not ring and not any(os.environ.get(name) for name in LAUNCHED):
         return Processes()
     group = mx.distributed.init(strict=True)  # not strict, each would train alone
     return Processes(group.rank(), group.size(), group.rank())
@@ -37,8 +41,9 @@ def pick_device(name: str) -> mx.Device:
 
 def average(ours: Processes, gradients: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """Each gradient's mean over all processes."""
-    averaged: dict[str, mx.array] = dict(gradients)
-    return averaged if ours.world == 1 else nn.average_gradients(averaged)
+    if ours.world == 1:
+        return dict(gradients)
+    return dict(tree_flatten(nn.average_gradients(dict(gradients))))  # it cuts names at their dots
 
 
 def anybody(ours: Processes, asked: bool) -> bool:
