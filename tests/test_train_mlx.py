@@ -24,6 +24,7 @@ from toolkit import checkpoints, data, ema, networks, recipe, run_torch, train_m
 from toolkit.cli.train import pick_backend
 from toolkit.draws import draw, key
 from toolkit.networks import NETWORKS, layers_mlx, layers_torch
+from toolkit.paths import PAIRINGS
 from toolkit.processes import Processes
 from toolkit.processes_mlx import advice, pick_device
 from toolkit.run_mlx import PARTS, State, first_state, load
@@ -175,13 +176,15 @@ def test_a_compiled_step_is_the_plain_one():
             np.testing.assert_allclose(np.array(array), np.array(plain_part[name]), atol=1e-6)
 
 
-def test_the_first_loss_is_that_of_a_network_that_answers_nothing(tmp_path):
-    """The noise of a step is MLX's own, from the key that (seed, step) gives."""
-    mine = replace(TINY, steps=1, batch=ROWS)
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_the_first_loss_is_that_of_a_network_that_answers_nothing(pairing, tmp_path):
+    """The noise of a step is MLX's own, from the key that (seed, step) gives, and paired."""
+    mine = replace(TINY, steps=1, batch=ROWS, pairing=pairing)
     known = replace(IMAGES, step=None)  # no dequantisation noise to know of
     first = next(train(mine, known, tmp_path))
     drawn = draw(mine, known, 0)
     noise = np.array(mx.random.normal(known.x.shape, key=mx.random.key(key(mine, 0, "noise"))))
+    noise = noise[PAIRINGS[pairing](known.x[drawn.rows], noise, drawn.groups)]
     target = drawn.row.c * known.x[drawn.rows] + drawn.row.d * noise
     assert first.loss == pytest.approx(float((drawn.row.weight * target**2).mean()), rel=1e-5)
 
@@ -190,9 +193,25 @@ def test_the_first_loss_is_that_of_a_network_that_answers_nothing(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_way_to_train_lowers_the_loss(pairing, precision, tmp_path):
     mine = replace(TINY, pairing=pairing, precision=precision, steps=100, lr=1e-2)
-    losses = [now.loss for now in train(mine, IMAGES, tmp_path)]
+    run = list(train(mine, IMAGES, tmp_path))
+    losses, means = ([getattr(now, name) for now in run] for name in ("loss", "mean_loss"))
     assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:10])
+    assert np.diff(means)[20:].std() < 0.2 * np.diff(losses)[20:].std()  # the steadier number
     assert all(w.dtype == mx.float32 for w in layers_mlx.flat(load(tmp_path)[0]).values())
+
+
+@pytest.mark.parametrize("framework", [train_torch, train_mlx])
+@pytest.mark.parametrize(("dropout", "moves"), [(0.0, [1, 1, 1, 0]), (1.0 - 1e-12, [0, 0, 0, 1])])
+def test_labels_are_dropped_in_training(framework, dropout, moves, tmp_path):
+    """A row of the table that no sample was told gets no gradient, and without decay it stays."""
+    mine = replace(TINY, label_dropout=dropout, decay=0.0)
+    last(framework.train(mine, IMAGES, tmp_path, device="cpu"))
+    name = "conditioning.table.weight"
+    first, end = (
+        checkpoints.read(tmp_path / f"checkpoint-{step:08d}.safetensors").part("network")[name]
+        for step in (0, mine.steps)
+    )
+    assert (first != end).any(1).tolist() == [bool(moved) for moved in moves]
 
 
 def test_bf16_computes_in_bf16(tmp_path):
@@ -417,12 +436,32 @@ def launched(processes, words):
     return subprocess.run([*start, *words], env=environment(), capture_output=True, text=True)
 
 
+TWO = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import mlx.core as mx
+from toolkit import data, recipe
+from toolkit.train_mlx import train
+known = replace(data.load(sys.argv[1]), step=1 / 8)
+mine, out = recipe.from_json(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
+assert len(list(train(mine, known, out / "two", device="cpu"))) == mine.steps
+second, asked = mx.distributed.init().rank() == 1, iter([False, False, True])
+run = train(mine, known, out / "stopped", device="cpu", stop=lambda: second and next(asked))
+assert [now.step for now in run] == [1, 2, 3]
+"""
+
+
 def test_two_processes_of_mlx_launch_train_what_one_trains(arrays, tmp_path):
-    """The same rows, times and noise; only the order of sums differs."""
+    """The same rows, times and noise; only the order of sums differs. One is asked to stop: both do."""
     mine, known = of_command(arrays, 12)
-    last(train(mine, known, tmp_path / "one", device="cpu"))
-    done = launched(2, command(arrays, tmp_path / "two", "--steps", 12))
+    mine = replace(mine, log_every=1)
+    last(train(mine, replace(known, step=1 / 8), tmp_path / "one", device="cpu"))
+    (tmp_path / "recipe.json").write_text(recipe.to_json(mine))
+    words = map(str, (sys.executable, "-c", TWO, arrays, tmp_path / "recipe.json", tmp_path))
+    done = launched(2, words)
     assert done.returncode == 0, done.stderr[:4000]
+    assert checkpoints.latest(tmp_path / "stopped").step == 3
     one, two = (checkpoints.latest(tmp_path / out) for out in ("one", "two"))
     assert one.step == two.step == 12
     assert two.facts["made_with"]["processes"] == 2
@@ -432,8 +471,15 @@ def test_two_processes_of_mlx_launch_train_what_one_trains(arrays, tmp_path):
     for name, array in one.part("network").items():
         moved = np.abs(array - start[name]).max()
         np.testing.assert_allclose(two.part("network")[name], array, atol=1e-3 * moved + 1e-6)
-    logs = [(tmp_path / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
-    assert len(logs[0]) == len(logs[1])  # written by one process only
+    losses = [[line["loss"] for line in files(tmp_path / out)[1]] for out in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-4)  # each step once: one process wrote them
+
+
+def test_alone_under_mlx_launch_there_is_nobody_to_meet(arrays, tmp_path):
+    words = command(arrays, tmp_path / "run", "--steps", 2)
+    done = launched(1, words)
+    assert done.returncode == 0, done.stderr[:4000]
+    assert checkpoints.latest(tmp_path / "run").facts["made_with"]["processes"] == 1
 
 
 def test_a_signal_saves_and_the_continuation_is_the_whole_run(arrays, tmp_path):
