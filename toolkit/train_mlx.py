@@ -83,7 +83,7 @@ def advance(
     batch: dict[str, Any],
     numbers: mx.array,
 ) -> tuple[dict[str, dict[str, mx.array]], mx.array]:
-    """(the state after a step, [the loss before it, the norm of its gradient]); numbers: see `_numbers`.
+    """(the state after a step, [the loss before it, the norm of its gradient]); numbers: see `numbers_at`.
 
     AdamW with decoupled decay: Loshchilov & Hutter 2019, Alg. 2, with the bias corrections of Kingma &
     Ba 2015, Alg. 1.
@@ -106,7 +106,7 @@ def advance(
     return vars(after), mx.stack([average(ours, {"loss": loss})["loss"], norm])
 
 
-def _numbers(recipe: Recipe, step: int) -> mx.array:
+def numbers_at(recipe: Recipe, step: int) -> mx.array:
     """[1 - lr decay, lr / (1 - beta1^k), sqrt(1 - beta2^k), decay of the average] of the k-th step."""
     rate, k = rate_at(recipe, step), step + 1
     root = (1.0 - BETAS[1] ** k) ** 0.5
@@ -171,7 +171,7 @@ def _step(run: Run) -> float:
         row = drawn.row.to(lambda values: mx.array(values[share]))
         told = None if drawn.condition is None else mx.array(drawn.condition[share])
         batch = {"row": vars(row), "x": x, "noise": noise, "told": told}
-        state, seen = run.advance(vars(run.state), batch, _numbers(recipe, run.step))
+        state, seen = run.advance(vars(run.state), batch, numbers_at(recipe, run.step))
         mx.eval(state, seen)
         value, size = seen.tolist()
     runs.check_finite(run, value, size)  # before the weights are touched
