@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -512,6 +513,23 @@ def test_a_signal_saves_and_the_continuation_is_the_whole_run(arrays, tmp_path):
     last(train(mine, known, tmp_path / "whole", device="cpu"))
     name = "checkpoint-00000200.safetensors"
     assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="no g++ is run")
+def test_ctrl_c_at_a_terminal_also_ends_the_compiler_and_the_step_is_finished(arrays, tmp_path):
+    """MLX on a CPU compiles its pieces one by one in the first step: Ctrl-C hits the second or a later."""
+    where = {**os.environ, "TMPDIR": str(tmp_path)}  # none compiled before
+    words = command(arrays, tmp_path / "run", "--steps", 200)
+    with subprocess.Popen(
+        words, env=where, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        while not list(tmp_path.glob("mlx/*/cpu/*.so")) and process.poll() is None:
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate()[1]
+    assert process.returncode == 130, err
+    assert checkpoints.latest(tmp_path / "run").step == 1
 
 
 def test_auto_is_the_backend_of_the_run_or_torch(whole, torchs, tmp_path):
