@@ -25,10 +25,13 @@ from .derivatives import with_product
 from .fidelity import judge
 from .precision import rewritten
 from .sampler import sampler, seeded
+from .unrolled import unrolled
 from .verify import ParityError, Report, compare
 
 OPSET = 20  # the newest that DirectML runs; torch's own default
-Grow = Callable[[onnx.ModelProto, Spec], onnx.ModelProto]
+Grow = Callable[
+    [onnx.ModelProto, Spec, int], onnx.ModelProto
+]  # of so many samples, if that is fixed
 
 
 def write(
@@ -41,6 +44,7 @@ def write(
     framework: str,
     overwrite: bool,
     tolerance: float,
+    batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
 ) -> Report:
@@ -48,23 +52,24 @@ def write(
 
     network: x float32 (B, *shape), time float32 (B,) and label int64 (B,) or context float32 (B, *context)
     as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
-    from, named by `framework`. precision: one of `PRECISIONS`; the graph in float32 is compared with the
-    reference first, then the smaller one with it by `fidelity`. accept: write that one whatever it says.
+    from, named by `framework`. batch: of the form unrolled. precision: one of `PRECISIONS`; the graph in
+    float32 is compared with the reference first, then the smaller one with it by `fidelity`. accept: write
+    that one whatever it says.
     Raises FileExistsError, ParityError beyond `tolerance` (relative) or that of the precision, and
     what growing the form raises; then nothing is written.
     """
     grow = GROW[choose("form", form, GROW)]
-    small = None if precision == "fp32" else rewritten(network, precision)
+    small = None if precision == "fp32" else _smaller(network, form, precision)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
-    proto = grow(network, spec)
+    proto = grow(network, spec, batch)
     model = _opened(path, proto, notes)
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     if small is not None:
-        proto = grow(small, spec)
+        proto = grow(small, spec, batch)
         found = judge(model, _opened(path, proto, notes), precision)
         report = replace(report, fidelity=found)
         if not (found.passes or accept):
@@ -78,6 +83,15 @@ def write(
     notes[modelfile.REPORT_KEY] = report.to_json()
     write_whole(path, _content(proto, notes), overwrite=overwrite)
     return report
+
+
+def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelProto:
+    if form == "unrolled":  # its constants are worked out, so no Cast would be left
+        raise ValueError(
+            f"precision: expected fp32 for the form unrolled, got {precision!r}; leave it out: phones and "
+            "NPUs choose their own"
+        )
+    return rewritten(network, precision)
 
 
 def _opened(path: Path, proto: onnx.ModelProto, notes: dict[str, str]) -> session.Model:
@@ -131,10 +145,18 @@ def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     return modelfile.seal(clean.SerializeToString(deterministic=True))
 
 
+def _unrolled(network: onnx.ModelProto, spec: Spec, batch: int) -> onnx.ModelProto:
+    best = spec.sampler
+    guided = best.guidance != 1.0
+    run = tableaus.traced(spec, best.solver, best.steps, best.grid, guided=guided)
+    return unrolled(network, spec, batch, run)
+
+
 # what each form of file adds to the network
 GROW: dict[str, Grow] = {
-    "network": lambda network, spec: network,
-    "likelihood": lambda network, spec: with_product(network),
-    "sampler": sampler,
-    "seeded": seeded,
+    "network": lambda network, spec, batch: network,
+    "likelihood": lambda network, spec, batch: with_product(network),
+    "sampler": lambda network, spec, batch: sampler(network, spec),
+    "seeded": lambda network, spec, batch: seeded(network, spec),
+    "unrolled": _unrolled,
 }

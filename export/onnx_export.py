@@ -54,6 +54,7 @@ def export_onnx(
     *,
     names: Names | None = None,
     form: str = "network",
+    batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
     overwrite: bool = False,
@@ -79,6 +80,7 @@ def export_onnx(
         framework=f"{network.name} alone",
         overwrite=overwrite,
         tolerance=tolerance,
+        batch=batch,
         precision=precision,
         accept=accept,
     )

@@ -29,17 +29,22 @@ Halve = Callable[[Array, str], onnx.TensorProto]
 Whole = Callable[[Array], tuple[Array, Array, Array]]  # W -> numbers, scale, zero
 
 
+def known(precision: str) -> str:
+    """The name itself. Raises ValueError for one that is none of `PRECISIONS`, or refused."""
+    if precision in REFUSED:
+        raise ValueError(
+            f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}; {REFUSED[precision]}"
+        )
+    return choose("precision", precision, PRECISIONS)
+
+
 def rewritten(network: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """The network in one of `PRECISIONS`; the one given is not changed.
 
     Raises ValueError for an unknown precision, a network without weights that it could shrink, and
     weights that it cannot hold.
     """
-    if precision in REFUSED:
-        raise ValueError(
-            f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}; {REFUSED[precision]}"
-        )
-    rewrite = PRECISIONS[choose("precision", precision, PRECISIONS)]
+    rewrite = PRECISIONS[known(precision)]
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     _lift(copy.graph)

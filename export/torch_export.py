@@ -31,6 +31,7 @@ def export_torch(
     path: str | os.PathLike[str],
     *,
     form: str = "network",
+    batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
     overwrite: bool = False,
@@ -39,8 +40,9 @@ def export_torch(
     """Write `module` as one model file at `path` and return its parity report.
 
     module: called as module(x, time) or, when spec.condition is not none, module(x, time, condition).
-    form: one of `forms.GROW`; likelihood compares the products with torch's own too. precision: one of
-    `precision.PRECISIONS`, which has a gate of its own (`fidelity`) unless you accept what it says.
+    form: one of `forms.GROW`; likelihood compares the products with torch's own too. batch: of the form
+    unrolled. precision: one of `precision.PRECISIONS`, which has a gate of its own (`fidelity`) unless you
+    accept what it says.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, an
     operator that the form cannot have) and ParityError (beyond `tolerance`, relative); then nothing
     is written.
@@ -60,6 +62,7 @@ def export_torch(
         framework=f"torch {torch.__version__.split('+')[0]}",
         overwrite=overwrite,
         tolerance=tolerance,
+        batch=batch,
         precision=precision,
         accept=accept,
     )

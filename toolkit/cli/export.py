@@ -10,7 +10,7 @@ import click
 from runtimes.choices import choose
 from runtimes.modelfile import FORMS
 
-Write = Callable[[dict[str, Any], str, dict[str, Any]], Any]  # (best sampler, out, how) -> report
+Write = Callable[[dict[str, Any], str, dict[str, Any]], Any]  # (best, out, options)
 
 
 @click.command()
@@ -23,6 +23,7 @@ Write = Callable[[dict[str, Any], str, dict[str, Any]], Any]  # (best sampler, o
 @click.option("-k", "--steps", type=int, help="Its steps.  [20]")
 @click.option("--grid", help="Its grid.  [uniform]")
 @click.option("-g", "--guidance", type=float, help="Its weight of the condition.  [1]")
+@click.option("-b", "--batch", default=1, show_default=True, help="Samples of the form unrolled.")
 @click.option("--precision", default="fp32", show_default=True, help="fp16, bf16, int8 or uint8.")
 @click.option("--accept", is_flag=True, help="Write a precision that fails its gate.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
@@ -36,6 +37,7 @@ def export(
     steps: int | None,
     grid: str | None,
     guidance: float | None,
+    batch: int,
     precision: str,
     accept: bool,
     force: bool,
@@ -49,15 +51,17 @@ def export(
     network     the prediction; the solver runs in whatever opens the file
     sampler     the solver inside, as a table of numbers: noise in, samples out, in any language
     seeded      the noise inside too: a seed in, samples and pictures out
+    unrolled    a fixed solver for a fixed --batch, without loops: for phones and NPUs
     likelihood  the prediction and its derivative, for toolkit likelihood
 
-    A --precision keeps the weights in fewer bits: fp16 or bf16 (half the file, the same speed), int8 or
-    uint8 (less, and faster for large networks). Its samples are held against those of fp32 from the same
-    seeds, and too large an end error writes nothing either.
+    A --precision keeps the weights in fewer bits: fp16 (half the file, the same speed), bf16 (for weights
+    beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks). Its samples are held
+    against those of fp32 from the same seeds; too large an end error writes nothing either.
 
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
+    toolkit export runs/digits --form unrolled --batch 1 --steps 8 --out digits-unrolled.onnx
     toolkit export runs/digits --precision fp16 --out digits-fp16.onnx
     toolkit export network.onnx --spec spec.json --form sampler --out theirs.onnx
     """
@@ -68,13 +72,18 @@ def export(
     choose("form", form, FORMS)
     refuse_existing(out, force)  # before torch is loaded
     from export import ParityError
+    from export.precision import known
+
+    known(precision)
 
     started = time.perf_counter()
-    how = {"form": form, "precision": precision, "accept": accept, "overwrite": force}
+    options = {
+        "form": form, "batch": batch, "precision": precision, "accept": accept, "overwrite": force
+    }  # fmt: skip
     best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
     write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, spec)
     try:
-        report = write(best, out, how)
+        report = write(best, out, options)
     except ParityError as error:
         click.echo(error.report.table())
         raise
@@ -94,7 +103,7 @@ def _ours(run: str, weights: str, spec: str | None) -> Write:
     from toolkit.train_torch import load
 
     module, own = load(Path(run), which=weights)
-    return lambda best, out, how: export_torch(module, _with(own, best), out, **how)
+    return lambda best, out, options: export_torch(module, _with(own, best), out, **options)
 
 
 def _stranger(network: str, spec: str | None) -> Write:
@@ -106,7 +115,9 @@ def _stranger(network: str, spec: str | None) -> Write:
     from export.onnx_export import export_onnx, read_spec
 
     own, names = read_spec(spec)
-    return lambda best, out, how: export_onnx(network, _with(own, best), out, names=names, **how)
+    return lambda best, out, options: export_onnx(
+        network, _with(own, best), out, names=names, **options
+    )
 
 
 def _with(spec: Any, best: dict[str, Any]) -> Any:
