@@ -13,12 +13,8 @@ import hashlib
 import importlib.util
 import json
 import os
-import random
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.timing import alone, interleave, quartiles, ratios
+
 STEPS = 50  # of every network but dit-s, whose calls take a second: it takes 8
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
@@ -180,7 +177,7 @@ def loop_table(contest: Contest, batch: int, rounds: int, compiled: bool) -> dic
         "unit": "ms",
         "base": "onnxruntime, bare calls",
         "steps": steps,
-        "rows": interleave(contenders, rounds, 1e3, steps),
+        "rows": timed(contenders, rounds, 1e3, steps),
     }
 
 
@@ -251,35 +248,23 @@ def diffusers_loop(call: Callable[[Any, float], Any], x: Any, steps: int) -> Cal
     return run
 
 
-def interleave(
+def timed(
     contenders: dict[str, Callable[[], None]], rounds: int, scale: float, steps: int = 1
 ) -> list[dict[str, Any]]:
-    """Time every contender once a round, in random order, after one round to warm up."""
-    for run in contenders.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
-    for _ in range(rounds):
-        for name in order.sample(list(contenders), len(contenders)):
-            started = time.perf_counter()
-            contenders[name]()
-            seconds[name].append(time.perf_counter() - started)
+    """Median and quartiles of every contender, and of its ratio to the first within rounds."""
+    seconds = interleave(contenders, rounds)
     base = next(iter(seconds.values()))
-    return [row(name, seconds[name], base, scale, steps) for name in contenders]
-
-
-def row(
-    name: str, seconds: list[float], base: list[float], scale: float, steps: int
-) -> dict[str, Any]:
-    """Median and quartiles of one contender, and of its ratio to the base within rounds."""
-    ratios = [mine / theirs for mine, theirs in zip(seconds, base, strict=True)]
-    extra = [(mine - theirs) / steps * 1e6 for mine, theirs in zip(seconds, base, strict=True)]
-    return {
-        "name": name,
-        "value": [scale * q for q in statistics.quantiles(seconds, n=4)],
-        "ratio": statistics.quantiles(ratios, n=4),
-        "us_per_step": statistics.median(extra),
-    }
+    return [
+        {
+            "name": name,
+            "value": [scale * q for q in quartiles(mine)],
+            "ratio": ratios(mine, base),
+            "us_per_step": statistics.median(
+                (a - b) / steps * 1e6 for a, b in zip(mine, base, strict=True)
+            ),
+        }
+        for name, mine in seconds.items()
+    ]
 
 
 COLD_OURS = """
@@ -315,9 +300,9 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     memory: dict[str, float] = {}
 
     def start(name: str) -> None:
-        memory[name] = max(memory.get(name, 0.0), peak_of(programs[name]))
+        memory[name] = max(memory.get(name, 0.0), alone(programs[name])[1])
 
-    rows = interleave({name: lambda name=name: start(name) for name in programs}, rounds, 1.0)
+    rows = timed({name: lambda name=name: start(name) for name in programs}, rounds, 1.0)
     for one in rows:
         one["megabytes"] = memory[one["name"]]
     return {
@@ -336,7 +321,7 @@ def check_table(name: str, path: Path, rounds: int) -> dict[str, Any]:
         "read and SHA-256 alone": lambda: hashlib.sha256(path.read_bytes()).digest(),
         "read and checked": lambda: modelfile.read(path),
     }
-    rows = interleave(contenders, rounds, 1e3)
+    rows = timed(contenders, rounds, 1e3)
     return {
         "title": f"{name}, before ONNX Runtime",
         "unit": "ms",
@@ -369,28 +354,6 @@ def large_file(path: Path) -> Path:
     model.metadata_props.add(key=modelfile.SPEC_KEY, value=to_json(Spec("large", (2,))))
     path.write_bytes(modelfile.seal(model.SerializeToString()))
     return path
-
-
-PEAK = """
-import re, resource, sys
-try:  # Linux: getrusage would count the process that started this one too, before its exec
-    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
-except FileNotFoundError:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
-"""
-
-
-def peak_of(program: str) -> float:
-    """Run a Python program in its own process; its peak resident memory in megabytes."""
-    done = subprocess.run(
-        [sys.executable, "-c", program + PEAK],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout.split()[-1])
 
 
 def show(table: dict[str, Any]) -> None:

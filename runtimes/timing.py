@@ -5,13 +5,26 @@ rounds says more than the ratio of two medians. `process_time` counts this proce
 its threads: it is what is left to go by on a busy machine.
 """
 
+import os
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 Clock = Callable[[], float]
 Quartiles = tuple[float, float, float]
+GAIN = 0.95  # of the time of one thread: what all of them must be below, or they are not worth it
+PEAK = """
+import re, resource, sys
+used = resource.getrusage(resource.RUSAGE_SELF)
+try:  # Linux: getrusage would count the process that started this one too, before its exec
+    peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+except FileNotFoundError:
+    peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+print(used.ru_utime + used.ru_stime, peak)
+"""
 
 
 def interleave(
@@ -39,3 +52,40 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Quartiles:
     """The quartiles of mine / theirs within rounds; a round too short for the clock counts as equal."""
     return quartiles([a / b if b > 0.0 else 1.0 for a, b in zip(mine, theirs, strict=True)])
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def threads_for(
+    open_with: Callable[[int], Callable[[], object]], rounds: int = 21
+) -> tuple[int, float]:
+    """(1 or all cores, time with all / time with 1): all if they gain 5 % or more, and in most rounds.
+
+    open_with(threads) -> what is timed. On the wall's clock: more threads always take more of the other.
+    """
+    every = cores()
+    if every == 1:
+        return 1, 1.0
+    seconds = interleave({str(count): open_with(count) for count in (1, every)}, rounds)
+    _, middle, high = ratios(seconds[str(every)], seconds["1"])
+    return (every if middle < GAIN and high < 1.0 else 1), middle
+
+
+def alone(program: str) -> tuple[float, float]:
+    """(CPU seconds, peak megabytes in memory) of a Python program in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", program + PEAK], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no words"])[-1]
+        raise RuntimeError(f"python -c: expected it to end well, got {last[:300]}")
+    seconds, megabytes = done.stdout.split()[-2:]
+    return float(seconds), float(megabytes)
+
+
+# by what time is told: the wall's, or what this process used of all cores
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
