@@ -166,7 +166,7 @@ def _halve(graph: onnx.GraphProto, halve: Halve) -> None:
 
 def _float16(weight: Array, name: str) -> onnx.TensorProto:
     largest = float(np.abs(weight).max())
-    if not largest <= np.finfo(np.float16).max:
+    if not largest <= float(np.finfo(np.float16).max):
         raise ValueError(
             f"precision: expected weights up to 65504 for fp16, got {largest:.3g} in {name!r}; use bf16"
         )

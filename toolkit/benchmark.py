@@ -317,9 +317,15 @@ def _torch(found: Sequence[Contender], run: Path | None, threads: int) -> Sample
     from export.torch_model import TorchModel
     from toolkit.train_torch import load
 
+    spec = found[0].model.spec
+    module, own = load(run)
+    if (own.shape, own.condition) != (spec.shape, spec.condition):
+        raise ValueError(
+            f"run: expected the run of {found[0].name}, which makes samples of shape {spec.shape}, got "
+            f"{own.shape} in {run}; give the folder that it was exported from"
+        )
     torch.set_num_threads(threads)
-    module, _ = load(run)
-    return TorchModel(found[0].model.spec, module)
+    return TorchModel(spec, module)
 
 
 @dataclass(frozen=True)
