@@ -8,7 +8,7 @@ from PIL import Image
 
 import runtimes
 from runtimes import timing
-from toolkit import benchmark, data, pareto
+from toolkit import benchmark, data, pareto, peers
 from toolkit.benchmark import Result, Row, Start
 from toolkit.cli import main
 from toolkit.recipe import Recipe
@@ -98,13 +98,16 @@ def test_torch_takes_part_where_its_run_is(files, tmp_path):
     recipe = Recipe("points", "mlp", 32, 1, 1, steps=2, batch=16)
     for _ in train(recipe, points, tmp_path / "run", device="cpu"):
         pass
-    found, absent = benchmark.open_all(files[:1], "cpu", 1, tmp_path / "run")
+    mine = peers.open_files(files[:1], "cpu", 1)
+    found, absent = peers.open_peers(mine, tmp_path / "run", 1)
     (peer,) = [one for one in found if one.engine == "torch eager"]
     assert "torch eager" not in absent
     assert runtimes.sample(peer.model, 3, steps=2).shape == (3, 2)
     (tmp_path / "faces.onnx").write_bytes(faces_bytes())
     with pytest.raises(ValueError, match=r"^run: expected .* of shape \(8, 8, 1\), got \(2,\)"):
-        benchmark.open_all([tmp_path / "faces.onnx"], "cpu", 1, tmp_path / "run")
+        peers.open_peers(
+            peers.open_files([tmp_path / "faces.onnx"], "cpu", 1), tmp_path / "run", 1
+        )
 
 
 MADE = [
@@ -173,7 +176,7 @@ def test_the_picture_is_a_panel_for_each_batch_with_rings_on_its_front():
 def test_the_table_stars_the_front():
     start = Start("a", "network", "fp32", 1234, 0.5, 60.0)
     told = {"cpu, batch 1": {"threads": 1, "all / one": 1.07}}
-    text = pareto.table(Result(tuple(ROWS), (start,), {}, {"threads": told}))
+    text = pareto.table(Result(tuple(ROWS), (start,), {}, {"threads": told, "fine": "a"}))
     starred = [line.split()[1] for line in text.splitlines() if line.startswith("  * ")][:-1]
     assert starred == ["a", "a", "b", "b"]
     assert "batch 1, cpu on 1 thread (all cores / 1: 1.07)" in text

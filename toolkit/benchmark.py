@@ -7,10 +7,11 @@ One file per precision or form; other engines run the same loop around the same 
 makes the calls is decided once, by the error in the first file, and is the same for all.
 """
 
-import importlib.util
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import numpy as np
 
 import runtimes
 from runtimes import timing
-from runtimes.modelfile import PRECISION_KEY
+from runtimes.choices import choose
 from runtimes.sample import Sampleable
-from runtimes.session import onnxruntime
-from runtimes.spec import Spec
+from runtimes.session import Model, onnxruntime
 
 from .costs import FINE, steps_of
+from .peers import Contender, open_files, open_peers, precision_of
 
 SOLVERS = ("euler", "heun", "ab2", "dpmpp_2m", "unipc2", "rk4")  # candidates where none are given
 CALLS = (4, 8, 16, 32)
@@ -65,18 +66,6 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A network that can be sampled, opened with one number of threads."""
-
-    name: str
-    engine: str
-    precision: str
-    provider: str
-    threads: int
-    model: Sampleable
-
-
-@dataclass(frozen=True)
 class Result:
     """rows, starts, the peers that were absent and why, and what it was all measured on."""
 
@@ -104,42 +93,41 @@ def measure(
     """Measure all of it. request: label, guidance, seed, ... as `runtimes.sample` takes it.
 
     threads: 0 times one thread against all cores for every batch and takes the faster (on the wall's clock;
-    else one). run: a run folder,
-    for torch. n: samples of which the error is the median. clock: one of `CLOCKS`.
+    else one). run: a run folder, for torch. n: samples of which the error is the median. clock: one of
+    `CLOCKS`. The fine solution is that of the first file in fp32, or of the first.
     Raises ValueError for files that are not of one network, and for numbers of calls nothing makes.
     """
-    tick = timing.CLOCKS[runtimes.choices.choose("clock", clock, timing.CLOCKS)]
-    first = runtimes.load(files[0], provider=providers[0], threads=1)
-    _same(files, first.spec)
+    tick = timing.CLOCKS[choose("clock", clock, timing.CLOCKS)]
+    opened = _same(files, providers[0])
+    first = next((one for one in opened if precision_of(one) == "fp32"), opened[0])
     progress("a fine solution")
     fine = runtimes.sample(first, n, **{**request, **FINE})
     chosen = best_solvers(first, fine, solvers, calls, request)
     rows: list[Row] = []
-    errors: dict[tuple[str, str, int], float] = {}
-    chose: dict[str, Any] = {}
-    absent: dict[str, str] = {}
-    for provider in providers:
-        for batch in batches:
-            fixed = threads or int(clock != "wall")  # CPU time cannot tell what threads gain
-            count, ratio = _threads(files[0], provider, batch, fixed, request, chosen)
-            chose[f"{provider}, batch {batch}"] = {"threads": count, "all / one": ratio}
-            contenders, absent = open_all(files, provider, count, run)
-            progress(f"{provider}, batch {batch}, {count} threads")
-            seconds = timing.interleave(_runs(contenders, chosen, batch, request), rounds, tick)
-            for contender in contenders:
-                for solver, steps in chosen.values():
-                    key = (contender.name, solver, steps)
-                    if key not in errors:
-                        errors[key] = error_of(contender.model, fine, solver, steps, request)
-                    took = [1e3 * s / batch for s in seconds["{} {} {}".format(*key)]]
-                    rows.append(_row(contender, batch, key, request, took, errors[key]))
+    errors: dict[str, float] = {}
+    told, absent = dict[str, Any](), dict[str, str]()
+    for provider, batch in itertools.product(providers, batches):
+        fixed = threads or int(clock != "wall")  # CPU time cannot tell what threads gain
+        count, ratio = _threads(files[0], provider, batch, fixed, request, chosen)
+        told[f"{provider}, batch {batch}"] = {"threads": count, "all / one": ratio}
+        contenders = open_files(files, provider, count)
+        if provider == providers[0]:
+            peers, absent = open_peers(contenders, run, count)
+            contenders += peers
+        progress(f"{provider}, batch {batch}, threads {count}")
+        runs = _runs(contenders, chosen, batch, request)
+        seconds = timing.interleave({key: run.go for key, run in runs.items()}, rounds, tick)
+        for key, one in runs.items():
+            if key not in errors:
+                model = one.contender.model
+                errors[key] = error_of(model, fine, one.solver, one.steps, request)
+            rows.append(_row(one, batch, [1e3 * s / batch for s in seconds[key]], errors[key]))
     progress("cold starts")
     starts = tuple(cold_start(path, providers[0], request) for path in files)
-    ort = onnxruntime().__version__
     settings = {
         "machine": platform.machine(), "system": platform.system(), "cores": timing.cores(),
-        "onnxruntime": ort, "clock": clock, "rounds": rounds, "samples": n, "threads": chose,
-        "request": {key: value for key, value in request.items() if not hasattr(value, "shape")},
+        "onnxruntime": onnxruntime().__version__, "clock": clock, "rounds": rounds, "samples": n,
+        "threads": told, "request": dict(request), "fine": f"{first.file.path.stem}, rk4, 100 steps",
     }  # fmt: skip
     return Result(tuple(rows), starts, absent, settings)
 
@@ -179,38 +167,6 @@ def error_of(
     return float(np.median(np.sqrt((apart**2).mean(1))))
 
 
-def open_all(
-    files: Sequence[str | Path], provider: str, threads: int, run: Path | None
-) -> tuple[list[Contender], dict[str, str]]:
-    """Every file and every peer there is, and the peers there are not, with the reason."""
-    found, absent = [], {}
-    for path in files:
-        model = runtimes.load(path, provider=provider, threads=threads)
-        found.append(
-            Contender(
-                Path(path).stem, "onnxruntime", precision_of(model), provider, threads, model
-            )
-        )
-    for name, (module, opened) in PEERS.items():
-        if importlib.util.find_spec(module) is None:
-            absent[name] = "not installed"
-            continue
-        peer = opened(found, run, threads)
-        if isinstance(peer, str):
-            absent[name] = peer
-        else:
-            found.append(Contender(name, name, "fp32", "cpu", threads, peer))
-    return found, absent
-
-
-def precision_of(model: Any) -> str:
-    """fp32, or what the file says."""
-    from export.fidelity import from_json
-
-    text = model.file.metadata.get(PRECISION_KEY)
-    return "fp32" if text is None else from_json(text).precision
-
-
 def cold_start(path: str | Path, provider: str, request: Mapping[str, Any]) -> Start:
     """A few processes, one after the other: load the file on one thread and draw one sample."""
     model = runtimes.load(path, provider="cpu", threads=1)
@@ -226,39 +182,37 @@ def cold_start(path: str | Path, provider: str, request: Mapping[str, Any]) -> S
     )
 
 
+@dataclass(frozen=True)
+class Run:
+    """One contender's samples by one solver: `go` draws them, `calls` is what each of them takes."""
+
+    contender: Contender
+    solver: str
+    steps: int
+    calls: int
+    go: Callable[[], object]
+
+
 def _runs(
     contenders: Sequence[Contender],
     chosen: Mapping[int, tuple[str, int]],
     batch: int,
     request: Mapping[str, Any],
-) -> dict[str, Callable[[], object]]:
-    return {
-        f"{contender.name} {solver} {steps}": lambda model=contender.model,
-        told={  # type: ignore[misc]
-            **request,
-            "solver": solver,
-            "steps": steps,
-        }: runtimes.sample(model, batch, batch=batch, **told)
-        for contender in contenders
-        for solver, steps in chosen.values()
-    }
+) -> dict[str, Run]:
+    found = {}
+    for contender, (solver, steps) in itertools.product(contenders, chosen.values()):
+        asked = {**request, "solver": solver, "steps": steps}
+        calls = runtimes.plan(contender.model, 1, **_one(asked)).calls
+        go = partial(runtimes.sample, contender.model, batch, batch=batch, **asked)
+        found[f"{contender.name}, {solver} {steps}"] = Run(contender, solver, steps, calls, go)
+    return found
 
 
-def _row(
-    contender: Contender,
-    batch: int,
-    key: tuple[str, str, int],
-    request: Mapping[str, Any],
-    took: Sequence[float],
-    error: float,
-) -> Row:
-    name, solver, steps = key
-    calls = runtimes.plan(
-        contender.model, 1, **{**_one(request), "solver": solver, "steps": steps}
-    ).calls
+def _row(run: Run, batch: int, took: Sequence[float], error: float) -> Row:
+    who = run.contender
     return Row(
-        name, contender.engine, contender.precision, contender.provider, batch, contender.threads,
-        solver, steps, calls, timing.quartiles(took), error,
+        who.name, who.engine, who.precision, who.provider, batch, who.threads,
+        run.solver, run.steps, run.calls, timing.quartiles(took), error,
     )  # fmt: skip
 
 
@@ -289,84 +243,22 @@ def _one(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, **({"label": labels[0]} if isinstance(labels, list) else {})}
 
 
-def _same(files: Sequence[str | Path], spec: Spec) -> None:
-    """Files of one network, whose solver can be chosen."""
+def _same(files: Sequence[str | Path], provider: str) -> list[Model]:
+    """The files opened: of one network, with solvers that can be chosen."""
     stems = [Path(path).stem for path in files]
     if len(set(stems)) < len(stems):
         raise ValueError(f"models: expected different names, got {', '.join(stems)}; rename one")
-    for path in files:
-        model = runtimes.load(path, provider="cpu", threads=1)
+    opened = [runtimes.load(path, provider=provider, threads=1) for path in files]
+    spec = opened[0].spec
+    for model in opened:
         if model.form == "unrolled":
             raise ValueError(
-                f"{path}: expected a file whose solver can be chosen, got the form 'unrolled'; "
+                f"{model.file.path}: expected a file whose solver can be chosen, got the form 'unrolled'; "
                 "benchmark the form network or sampler"
             )
         if (model.spec.shape, model.spec.condition) != (spec.shape, spec.condition):
             raise ValueError(
-                f"{path}: expected samples of shape {spec.shape} under the same condition as in "
+                f"{model.file.path}: expected samples of shape {spec.shape} under the same condition as in "
                 f"{files[0]}, got {model.spec.shape}; benchmark one network at a time"
             )
-
-
-def _torch(found: Sequence[Contender], run: Path | None, threads: int) -> Sampleable | str:
-    """The run's own network in torch, eager."""
-    if run is None:
-        return "no run folder given: --run FOLDER"
-    import torch
-
-    from export.torch_model import TorchModel
-    from toolkit.train_torch import load
-
-    spec = found[0].model.spec
-    module, own = load(run)
-    if (own.shape, own.condition) != (spec.shape, spec.condition):
-        raise ValueError(
-            f"run: expected the run of {found[0].name}, which makes samples of shape {spec.shape}, got "
-            f"{own.shape} in {run}; give the folder that it was exported from"
-        )
-    torch.set_num_threads(threads)
-    return TorchModel(spec, module)
-
-
-@dataclass(frozen=True)
-class OpenVino:
-    """A network compiled by OpenVINO, behind the face of a model."""
-
-    spec: Spec
-    compiled: Any
-
-    def network(self, x: Any, t: Any, condition: Any = None) -> Any:
-        """One call."""
-        feeds = {"x": x, "time": np.full(len(x), t, np.float32)}
-        if condition is not None:
-            feeds[self.spec.condition.kind] = condition
-        return self.compiled(feeds)["prediction"]
-
-
-def _openvino(found: Sequence[Contender], run: Path | None, threads: int) -> Sampleable | str:
-    """The first file of the form network in float32."""
-    plain = [
-        c.model
-        for c in found
-        if getattr(c.model, "form", "") == "network" and c.precision == "fp32"
-    ]
-    if not plain:
-        return "no file of the form network in fp32 given"
-    import openvino
-
-    core = openvino.Core()
-    config = {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
-    }  # fmt: skip
-    return OpenVino(
-        plain[0].spec, core.compile_model(core.read_model(plain[0].file.content), "CPU", config)
-    )
-
-
-# name -> its module and what opens it, or says why not
-PEERS: dict[
-    str, tuple[str, Callable[[Sequence[Contender], Path | None, int], Sampleable | str]]
-] = {
-    "torch eager": ("torch", _torch),
-    "openvino": ("openvino", _openvino),
-}
+    return opened

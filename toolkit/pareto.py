@@ -60,7 +60,9 @@ def table(result: Result) -> str:
         for one in result.starts
     ]
     lines += [f"    absent: {name} ({why})" for name, why in result.absent.items()]
-    lines.append("  * every faster choice ends farther from the fine solution")
+    lines.append(
+        f"  * every faster choice ends farther from the fine solution ({result.settings['fine']})"
+    )
     return "\n".join(lines)
 
 

@@ -90,6 +90,8 @@ def benchmark(
 
 
 def _request(path: str, label: str | None, guidance: float | None, seed: int) -> dict[str, Any]:
+    import numpy as np
+
     import runtimes
     from toolkit.cli.sample import labels
 
@@ -102,7 +104,7 @@ def _request(path: str, label: str | None, guidance: float | None, seed: int) ->
     elif condition.kind == "label":
         request["label"] = list(range(condition.classes))
     elif condition.kind == "context":
-        request["context"] = [0.0] * condition.shape[0]
+        request["context"] = np.zeros(condition.shape).tolist()
     return request
 
 
