@@ -12,5 +12,5 @@ for await (state of stream(model, 1, { label: Number(label), seed: Number(seed) 
 }
 const [height, width] = model.spec.shape;
 const pixels = Uint8Array.from(state.x, (value) => Math.min(Math.max((value + 1) * 127.5, 0), 255));
-writeFileSync(out, Buffer.concat([Buffer.from(`P5 ${width} ${height} 255\n`), pixels]));
+writeFileSync(out, Buffer.concat([Buffer.from(`P5\n${width} ${height} 255\n`), pixels]));
 process.stderr.write(`\n${out}\n`);

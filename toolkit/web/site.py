@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtimes import modelfile
+from runtimes import modelfile, tableaus
 from runtimes.files import refuse_existing, write_whole
 from runtimes.modelfile import ModelError, ModelFile
 from runtimes.spec import Spec, from_json
@@ -121,14 +121,15 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
     shows every step and can be stopped.
     """
     file = modelfile.read(path)
-    form = file.metadata.get(modelfile.FORM_KEY, "network")
-    if form != "sampler":
+    if file.form != "sampler":
         raise ModelError(
-            f"{path}: expected a file of the form 'sampler', got {form[:40]!r}; "
+            f"{path}: expected a file of the form 'sampler', got {file.form!r}; "
             "write one with toolkit export --form sampler"
         )
     try:
         spec = from_json(file.metadata[modelfile.SPEC_KEY])
+        if not tableaus.from_json(file.metadata.get(modelfile.TABLEAUS_KEY, "")):
+            raise ValueError("tableaus: expected a list of tableaus, got none; export again")
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
     if not _is_shown(spec):

@@ -46,7 +46,7 @@ export async function load(ort, bytes, { name = "model.onnx", session = {} } = {
   const options = { logSeverityLevel: 3, ...session };
   let opened;
   try {
-    opened = await ort.InferenceSession.create(withoutDefaults(bytes), options);
+    opened = await ort.InferenceSession.create(withoutDefaults(bytes, model.defaults), options);
   } catch (error) {
     const reason = String(error.message ?? error).split(/\s+/).join(" ").slice(0, 200);
     throw new ModelError(`${name}: expected a graph ONNX Runtime opens, got: ${reason}; export it again`);
@@ -59,16 +59,19 @@ export async function load(ort, bytes, { name = "model.onnx", session = {} } = {
 export async function check(bytes, { name = "model.onnx" } = {}) {
   try {
     const digest = await sealOf(bytes);
-    const { metadata, labelRows } = walkFile(bytes);
+    const walked = walkFile(bytes);
+    const { metadata } = walked;
     const form = metadata["toolkit.form"] ?? "network";
+    if (!FORMS.includes(form)) {
+      throw new ModelError(`expected the form ${FORMS.join(", ")}, got ${repr(form.slice(0, 40))}; update this toolkit`);
+    }
     if (form !== "sampler") {
       throw new ModelError(
-        `expected a file of the form 'sampler', got ${repr(form.slice(0, 40))}; ` +
-          "write one with toolkit export --form sampler",
+        `expected a file of the form 'sampler', got ${repr(form)}; write one with toolkit export --form sampler`,
       );
     }
     const spec = specFrom(metadata["toolkit.spec"]);
-    return { name, spec, form, tableaus: tableausFrom(metadata, spec), metadata, digest, labelRows };
+    return { ...walked, name, spec, form, digest, tableaus: tableausFrom(metadata["toolkit.tableaus"] ?? "") };
   } catch (error) {
     if (error instanceof InputError) throw new ModelError(`${name}: ${error.message}`);
     if (!(error instanceof Broken || error instanceof Short)) throw error;
@@ -77,45 +80,51 @@ export async function check(bytes, { name = "model.onnx" } = {}) {
   }
 }
 
-/** The graph's inputs and outputs against the spec: names, element types and sizes. */
+/** The graph's inputs and outputs against the spec: names, element types and sizes (see contracts.py). */
 function match(model, session) {
   const { shape, condition } = model.spec;
-  const inputs = { x: ["float32", [null, null, ...shape]] };
+  const sample = ["float", [null, ...shape]];
+  const slots = ["float", [null, null, ...shape]];
+  const inputs = { x: slots };
   if (condition.kind === "label") inputs.label = ["int64", [null]];
-  if (condition.kind === "context") inputs.context = ["float32", [null, ...condition.shape]];
-  inputs.tableau = ["float32", [null, null, null]];
-  if (condition.kind !== "none") inputs.guidance = ["float32", [null]];
-  if (session.inputNames.includes("seed")) inputs.seed = ["int64", [null]];
-  const outputs = { sample: ["float32", [null, ...shape]], slots: ["float32", [null, null, ...shape]] };
-  for (const [what, expected, found] of [
-    ["inputs", inputs, session.inputMetadata],
-    ["outputs", outputs, session.outputMetadata],
-  ]) {
-    const got = Object.fromEntries(
-      found.map(({ name, type, shape: sizes }) => [name, [type, (sizes ?? []).map(fixed)]]),
-    );
-    if (show(expected, true) !== show(got, true)) {
-      throw new ModelError(
-        `${model.name}: expected ${what} ${show(expected)} by its spec, got ${show(got)}; export it again`,
-      );
-    }
+  if (condition.kind === "context") inputs.context = ["float", [null, ...condition.shape]];
+  const options = { tableau: ["float", [null, null, null]], seed: ["int64", [null]] };
+  if (condition.kind !== "none") options.guidance = ["float", [null]];
+  const isOption = ({ name }) => model.defaults.includes(name);
+  same(model, "inputs", inputs, session.inputMetadata.filter((value) => !isOption(value)));
+  same(model, "inputs with defaults", options, session.inputMetadata.filter(isOption));
+  same(model, "outputs", { sample, slots }, session.outputMetadata);
+  const rows = model.sizes.tableau?.[0] ?? 1;
+  if (!(rows > 0 && rows <= MOST_ROWS)) {
+    throw new ModelError(`${model.name}: expected a tableau of 1 to ${MOST_ROWS} rows, got ${rows}; export it again`);
   }
-  const rows = model.labelRows.filter((count) => count !== condition.classes + 1);
-  if (condition.kind === "label" && rows.length) {
+  const tables = model.tables.filter((name) => model.sizes[name]?.length).map((name) => model.sizes[name][0]);
+  if (condition.kind === "label" && tables.some((count) => count !== condition.classes + 1)) {
     throw new ModelError(
       `${model.name}: expected a table of ${condition.classes} classes and no label by its spec, ` +
-        `got ${Math.min(...rows)} rows; export the network again`,
+        `got ${Math.min(...tables)} rows; export the network again`,
     );
   }
 }
 
-const fixed = (size) => (typeof size === "number" && size > 0 ? size : null);
-
-function show(values, sorted = false) {
-  const names = sorted ? Object.keys(values).sort() : Object.keys(values);
-  return names
-    .map((name) => `${name} ${values[name][0]} (${values[name][1].map((size) => size ?? "*").join(", ")})`)
-    .join(", ");
+/** Every value by name: its element type, and its sizes, free where they must be. */
+function same(model, what, expected, values) {
+  const found = Object.fromEntries(
+    values.map(({ name, type, shape }) => [name, [type === "float32" ? "float" : type, shape ?? []]]),
+  );
+  const isSame = ([type, sizes], [got, given]) =>
+    type === got && sizes.length === given.length &&
+    sizes.every((size, axis) => (size === null ? !(given[axis] >= 0) : size === given[axis]));
+  const names = Object.keys(expected);
+  const good = names.length === values.length && names.every((name) => found[name] && isSame(expected[name], found[name]));
+  if (good) return;
+  const fixed = names.some((name) => found[name]?.[1][0] >= 0);
+  const show = (all) =>
+    Object.entries(all).map(([name, [type, sizes]]) => `${name} ${type} (${sizes.map((size) => size ?? "B").join(", ")})`).join(", ") || "none";
+  throw new ModelError(
+    `${model.name}: expected ${what} ${show(expected)} by its spec, got ${show(found)}` +
+      `${fixed ? " without a free batch axis" : ""}; export the network again`,
+  );
 }
 
 // --------------------------------------------------------------------------------------- sampling
@@ -159,14 +168,14 @@ function planOf(model, n, { label, context, seed = 0, guidance, solver, steps, t
         "so they fit together",
     );
   }
-  const table = tableau ? ownTableau(tableau) : choose_(model.tableaus, solver, steps);
+  const table = tableau ? ownTableau(tableau) : ready(model.tableaus, solver, steps);
   const weight = guidanceOf(spec, guidance);
   const seeds = seedRows(seed, n);
   return { n, table, weight, seeds, condition: conditionOf(spec, n, label, context), preview, signal };
 }
 
 /** One of the file's tableaus: the first that has this solver and this number of steps. */
-function choose_(tableaus, solver, steps) {
+function ready(tableaus, solver, steps) {
   const name = solver ?? tableaus[0].solver;
   choose("solver", name, [...new Set(tableaus.map((one) => one.solver))]);
   const known = tableaus.filter((one) => one.solver === name);
@@ -196,18 +205,17 @@ async function* follow(model, plan) {
     feeds[spec.condition.kind] = new ort.Tensor(isLabel ? "int64" : "float32", condition, sizes);
     feeds.guidance = new ort.Tensor("float32", Float32Array.of(weight), [1]);
   }
-  if (session.inputNames.includes("seed")) {
-    feeds.seed = new ort.Tensor("int64", BigInt64Array.from(seeds, BigInt), [n]);
-  }
+  feeds.seed = new ort.Tensor("int64", BigInt64Array.from(seeds, BigInt), [n]);
   feeds.x = new ort.Tensor("float32", x, [1, n, ...spec.shape]);
   let from = 0;
-  for (const end of preview ? table.ends : [rows - 1]) {
+  const noisy = columns === width + 2; // whose noise is made before a piece runs: piece by piece, to need less room
+  for (const end of preview || noisy ? table.ends : [rows - 1]) {
     signal?.throwIfAborted();
     const piece = table.data.subarray(from * width * columns, (end + 1) * width * columns);
     feeds.tableau = new ort.Tensor("float32", piece, [end + 1 - from, width, columns]);
     const { sample, slots } = await session.run(feeds);
     from = end + 1;
-    const step = preview ? table.ends.indexOf(end) + 1 : steps;
+    const step = table.ends.indexOf(end) + 1 || steps;
     x = sample.data;
     requireFinite(x, n, step, steps, table.times[step]);
     yield { x, step, steps, t: table.times[step] };
@@ -380,83 +388,80 @@ export function threefry(key0, key1, counter0, counter1) {
 
 // ------------------------------------------------------------------------------------- tableaus
 
-const MOST_ROWS = 10_000;
+const MOST_ROWS = 40_000;
 const MOST_SLOTS = 16;
 
 /** The ready-made tableaus a file carries, each with its numbers in `data`; the first is recommended. */
-function tableausFrom(metadata, spec) {
-  const broken = (what) => new ModelError(`toolkit.tableaus: expected ${what}; export again`);
+function tableausFrom(text) {
   let entries;
   try {
-    entries = JSON.parse(metadata["toolkit.tableaus"] ?? "none");
-  } catch {
-    throw broken("a JSON list of tableaus, got another text");
+    entries = JSON.parse(text);
+    if (Object.keys(Object(entries)).length) entries = [...entries].map(tableauFrom);
+    else entries = null;
+  } catch (error) {
+    const reason = error.message.slice(0, 120);
+    throw new ModelError(`tableaus: expected a list of tableaus, got another text (${reason}); export again`);
   }
-  if (!Array.isArray(entries) || !entries.length) throw broken("a list of tableaus, got none");
-  return entries.map((entry) => {
-    const { solver, steps, grid, shape, sigma, times, ends, data } = Object(entry);
-    const good =
-      typeof solver === "string" && typeof grid === "string" && Number.isInteger(steps) &&
-      isList(shape, Number.isInteger) && isList(times, Number.isFinite) && isList(ends, Number.isInteger) &&
-      Number.isFinite(sigma) && typeof data === "string";
-    if (!good) throw broken(`solver, steps, grid, shape, sigma, times, ends and data of each, got ${quoted(entry)}`);
-    const rising = ends.every((end, index) => end > (ends[index - 1] ?? -1));
-    if (!rising || ends.at(-1) !== shape[0] - 1 || times.length !== ends.length + 1) {
-      throw broken(`ends that rise to the last row and a time more, got ${quoted(ends)}`);
-    }
-    const numbers = floatsOf(data);
-    if (!numbers || numbers.length !== product(shape)) throw broken(`${tuple(shape)} float32 numbers in base64`);
-    checkTableau(numbers, shape);
-    return { solver, steps, grid, shape, sigma, times, ends, data: numbers };
-  });
+  if (!entries) throw new ModelError("tableaus: expected a list of tableaus, got none; export again");
+  return entries;
+}
+
+function tableauFrom(entry) {
+  const { solver, steps, grid, shape, sigma, times, ends, data } = Object(entry);
+  const words = typeof solver === "string" && Number.isInteger(steps) && typeof grid === "string";
+  const lists = isList(shape, Number.isInteger) && isList(times, Number.isFinite) && isList(ends, Number.isInteger);
+  if (!(words && lists && Number.isFinite(sigma) && typeof data === "string")) throw new Error("a key is missing");
+  const rising = ends.every((end, index) => end > (ends[index - 1] ?? -1));
+  if (!rising || ends.at(-1) !== shape[0] - 1 || times.length !== ends.length + 1) {
+    throw new Error(`${ends.length} step ends in ${shape[0]} rows, ${times.length} times`);
+  }
+  const numbers = checkTableau(floatsOf(data), shape);
+  return { solver, steps, grid, shape, sigma, times, ends, data: numbers };
 }
 
 const isList = (value, test) => Array.isArray(value) && value.length > 0 && value.every((item) => test(item));
 
+/** The little-endian float32 numbers in a base64 text. */
 function floatsOf(text) {
-  try {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const view = new DataView(bytes.buffer);
-    return Float32Array.from({ length: bytes.length / 4 }, (_, index) => view.getFloat32(4 * index, true));
-  } catch {
-    return null;
-  }
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({ length: bytes.length / 4 }, (_, index) => view.getFloat32(4 * index, true));
 }
 
-/** { data, shape, sigma = 1, ends, times } of the caller's own, checked; it ends with its last row. */
-function ownTableau({ data, shape, sigma = 1, ends, times }) {
-  if (!(data instanceof Float32Array) || !isList(shape, Number.isInteger) || product(shape) !== data.length) {
-    throw new InputError(
-      `tableau: expected { data: Float32Array, shape: [rows, slots + 1, slots + 2 or 3] }, got ` +
-        `${data?.length} numbers of shape ${quoted(shape)}; make it with toolkit export`,
-    );
-  }
+/** { data, shape, sigma, ends, times } of the caller's own, checked; without `ends` it shows its last row. */
+function ownTableau({ data, shape, sigma = 1, ends = [shape?.[0] - 1], times }) {
   checkTableau(data, shape);
-  const last = ends ?? [shape[0] - 1];
-  const width = shape[2];
-  const firstTime = data[shape[1] - 1];
-  return { data, shape, sigma, ends: last, times: times ?? [firstTime, ...last.map((end) => data[end * shape[1] * width + shape[1] - 1])] };
+  const timeOf = (row) => data[row * shape[1] * shape[2] + shape[1] - 1];
+  return { data, shape, sigma, ends, times: times ?? [0, ...ends].map(timeOf) };
 }
 
+/** The numbers, if they are a tableau as `runtimes.tableau.dense` makes them. */
 function checkTableau(data, shape) {
+  const fix = "take one of the model's own";
+  if (!(data instanceof Float32Array) || !isList(shape, Number.isInteger) || product(shape) !== data.length || shape.length !== 3) {
+    const got = data instanceof Float32Array ? `float32 ${isList(shape, Number.isInteger) ? tuple(shape) : quoted(shape)}` : quoted(data);
+    throw new InputError(`tableau: expected float32 (rows, slots + 1, slots + 2 or 3), got ${got}; ${fix}`);
+  }
   const [rows, width, columns] = shape;
-  if (shape.length !== 3 || ![width + 1, width + 2].includes(columns) || width < 2 || width > MOST_SLOTS + 1) {
+  const slots = width - 1;
+  const sized = rows > 0 && rows <= MOST_ROWS && slots > 0 && slots <= MOST_SLOTS;
+  if (!sized || ![2, 3].includes(columns - slots)) {
     throw new InputError(
-      `tableau: expected (rows, slots + 1, slots + 2 or slots + 3) with 1 to ${MOST_SLOTS} slots, got ` +
-        `${tuple(shape)}; make it with toolkit export`,
+      `tableau: expected 1 to ${MOST_ROWS} rows of 1 to ${MOST_SLOTS} slots and 2 or 3 columns more than slots, ` +
+        `got ${tuple(shape)}; ${fix}`,
     );
   }
-  if (rows < 1 || rows > MOST_ROWS) {
-    throw new InputError(`tableau: expected 1 to ${MOST_ROWS} rows, got ${rows}; take fewer steps`);
+  const isHead = (head) => [0, 1].includes(head[slots + 1]) && head.slice(slots).every((value) => value >= 0) && Number.isInteger(head[slots + 2] ?? 0);
+  const heads = Array.from({ length: rows }, (_, row) => data.subarray(row * width * columns, row * width * columns + columns));
+  if (!data.every(Number.isFinite) || !heads.every(isHead)) {
+    throw new InputError(`tableau: expected finite numbers, guided 0 or 1 and whole draws, got others; ${fix}`);
   }
-  if (!data.every(Number.isFinite)) {
-    throw new InputError("tableau: expected finite numbers, got NaN or infinity; make it again");
-  }
+  return data;
 }
 
 // ----------------------------------------------------------------------------------------- the spec
 
-const KEYS = {
+export const KEYS = {
   spec: {
     name: "text", shape: "sizes", schedule: "text", prediction: "text", condition: "condition",
     sampler: "sampler", value_range: "range", training: "object", version: "whole",
@@ -587,6 +592,9 @@ const TENSOR = layout(`1 int dims*,1 bytes dims*,2 int data_type,4 float float_d
   5 int int32_data*,5 bytes int32_data*,7 int int64_data*,7 bytes int64_data*,8 bytes name,9 bytes raw_data,
   10 double double_data*,10 bytes double_data*,11 int uint64_data*,11 bytes uint64_data*,12 bytes doc_string,
   13 bytes external_data*,14 int data_location,16 bytes metadata_props*`);
+const FORMS = ["network", "likelihood", "sampler", "seeded", "unrolled"];
+const SAMPLERS = ["sampler", "seeded"]; // those with a loop inside: one Scan and one If, each around a flat list
+const LABELS = ["label", "network.label"]; // outside and inside the loop
 const NESTED = ["g*", "graphs*", "sparse_tensor*", "sparse_tensors*", "ref_attr_name*"];
 const DATA = ["raw_data", "float_data*", "int32_data*", "int64_data*", "double_data*", "uint64_data*"];
 const TYPES = {
@@ -665,7 +673,6 @@ function contains(bytes, text) {
 
 function walkFile(bytes) {
   const budget = { left: MOST_FIELDS };
-  const graph = { nodes: 0, sizes: {}, tables: [], scans: 0 };
   const found = fields(bytes, MODEL, budget);
   if (found["functions*"] || found["training_info*"]) {
     throw new ModelError("expected no model functions, got one; inline them first");
@@ -680,6 +687,8 @@ function walkFile(bytes) {
     }
     metadata[key] = textOf(parts, "value");
   }
+  const blocks = SAMPLERS.includes(metadata["toolkit.form"]) ? ["Scan", "If"] : []; // that may still come
+  const graph = { blocks, nodes: 0, sizes: Object.create(null), tables: [], defaults: [] };
   for (const message of found.graph ?? []) walkGraph(message, budget, graph, true);
   once(found);
   if (!("toolkit.spec" in metadata)) {
@@ -694,11 +703,10 @@ function walkFile(bytes) {
     const words = domains.slice(0, 5).map(repr).join(", ");
     throw new ModelError(`expected the standard operators alone, got domains [${words}]; export again`);
   }
-  const labelRows = graph.tables.filter((name) => graph.sizes[name]?.length).map((name) => graph.sizes[name][0]);
-  return { metadata, labelRows };
+  return { metadata, sizes: graph.sizes, tables: graph.tables, defaults: graph.defaults };
 }
 
-function walkGraph(message, budget, into, top) {
+function walkGraph(message, budget, into, top = false) {
   const found = fields(message, GRAPH, budget);
   if (found["sparse_initializer*"]) {
     throw new ModelError("expected dense weights, got a sparse tensor; export again");
@@ -709,19 +717,26 @@ function walkGraph(message, budget, into, top) {
   }
   for (const tensor of found["initializer*"] ?? []) {
     const [name, size] = checkTensor(tensor, budget);
+    if (name in into.sizes) {
+      throw new ModelError(`weight ${repr(name)}: expected it once, got it twice; export again`);
+    }
     into.sizes[name] = size;
   }
-  for (const node of nodes) walkNode(node, budget, into, top);
+  if (top) into.defaults = inputsOf(found).filter((name) => name in into.sizes);
+  for (const node of nodes) walkNode(node, budget, into);
   once(found);
 }
 
-function walkNode(message, budget, into, top) {
+const inputsOf = (graph) => (graph["input*"] ?? []).map((value) => nameOf(value, VALUE));
+const nameOf = (message, layout) => textOf(fields(message, layout, { left: Infinity }), "name");
+
+function walkNode(message, budget, into) {
   const found = fields(message, NODE, budget);
   once(found);
   const operator = textOf(found, "op_type");
   const domain = textOf(found, "domain");
-  const scan = top && operator === "Scan" && domain === "" && into.scans++ === 0; // the sampler's own
-  if (!scan && (!["", "ai.onnx"].includes(domain) || !OPERATORS.has(operator))) {
+  const block = into.blocks.includes(operator);
+  if (!["", "ai.onnx"].includes(domain) || !(block || OPERATORS.has(operator))) {
     const name = domain ? `${domain}.${operator}` : operator;
     throw new ModelError(
       "expected standard operators without control flow or random draws, " +
@@ -730,11 +745,12 @@ function walkNode(message, budget, into, top) {
   }
   for (const attribute of found["attribute*"] ?? []) {
     const parts = fields(attribute, ATTRIBUTE, budget);
-    if (scan && parts["g*"]?.length === 1 && textOf(parts, "name") === "body") {
-      walkGraph(parts["g*"][0], budget, into, false);
-      delete parts["g*"];
-    }
-    if (NESTED.some((word) => word in parts)) {
+    if (block && parts["g*"]) {
+      const later = into.blocks;
+      into.blocks = []; // flat again
+      for (const graph of parts["g*"]) walkGraph(graph, budget, into);
+      into.blocks = later;
+    } else if (NESTED.some((word) => word in parts)) {
       throw new ModelError(
         `expected plain nodes, got one with a nested graph or sparse tensor (${operator}); ` +
           "a network has no control flow",
@@ -743,8 +759,9 @@ function walkNode(message, budget, into, top) {
     for (const tensor of [...(parts.t ?? []), ...(parts["tensors*"] ?? [])]) checkTensor(tensor, budget);
     once(parts);
   }
+  into.blocks = into.blocks.filter((word) => word !== operator);
   const inputs = (found["input*"] ?? []).map(decode);
-  if (operator === "Gather" && inputs.length === 2 && inputs[1] === "label") into.tables.push(inputs[0]);
+  if (operator === "Gather" && inputs.length === 2 && LABELS.includes(inputs[1])) into.tables.push(inputs[0]);
   into.nodes += 1;
 }
 
@@ -844,19 +861,17 @@ function* pieces(message, expected, budget) {
  * A session of onnxruntime in JavaScript does not list such inputs: Node ignores what is fed to them
  * without a word, the browser refuses it. The bytes were checked before; the seal no longer fits.
  */
-function withoutDefaults(bytes) {
+function withoutDefaults(bytes, defaults) {
   const joined = (parts) => {
     const all = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
     parts.reduce((at, part) => (all.set(part, at), at + part.length), 0);
     return all;
   };
-  const nameOf = (message, field) => decode(fields(message, field, budget).name[0]);
   const budget = { left: Infinity };
   const parts = [...pieces(bytes, MODEL, budget)].map(({ name, value, from, to }) => {
     if (name !== "graph") return bytes.subarray(from, to);
-    const graph = [...pieces(value, GRAPH, budget)];
-    const inputs = graph.filter((piece) => piece.name === "input*").map((piece) => nameOf(piece.value, VALUE));
-    const kept = graph.filter((piece) => piece.name !== "initializer*" || !inputs.includes(nameOf(piece.value, TENSOR)));
+    const isDefault = (piece) => piece.name === "initializer*" && defaults.includes(nameOf(piece.value, TENSOR));
+    const kept = [...pieces(value, GRAPH, budget)].filter((piece) => !isDefault(piece));
     const message = joined(kept.map((piece) => value.subarray(piece.from, piece.to)));
     return joined([Uint8Array.of(7 * 8 + 2, ...varintOf(message.length)), message]);
   });
