@@ -1,6 +1,6 @@
 // A visit to a page in Chromium, written as JSON: node browser.mjs '{"url": ..., "steps": [...]}'.
 // Steps: {go}, {click}, {press}, {fill: [where, text]}, {select: [where, value]}, {wait: expression},
-// {read: expression}, {shot: path}, {evaluate: expression}. Prints {read: [...], errors: [...]}.
+// {evaluate: expression}, {read: expression}, {shot: path}, {offline: true}. Prints {read: [...], errors: [...]}.
 import { mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -41,6 +41,7 @@ const verbs = {
     }
   },
   read: async (expression) => read.push(await page.evaluate(expression)),
+  offline: (off) => browser.setOffline(off),
   evaluate: (expression) => page.evaluate(expression),
   shot: (path) => page.screenshot({ path }),
 };

@@ -68,6 +68,7 @@ async function open(backend) {
 
 const heard = {
   loading({ share }) {
+    if (document.body.dataset.state !== "opening") return;
     $("progress").value = share;
     $("notice-text").textContent = `${Math.round(share * 100)} %`;
   },
@@ -150,6 +151,10 @@ function describe() {
   $("about").textContent ||= `${config.name}, ${size}, SHA-256 ${model.digest.slice(0, 12)}… checked.`;
   if (condition.kind === "label") labels(condition);
   $("count-row").hidden = isPoints();
+  if (!isPoints()) {
+    const ratio = Math.min(Math.max(shape[1] / shape[0], 0.8), 1.6);
+    document.querySelector(".frame").style.setProperty("--ratio", ratio);
+  }
   for (const n of [1, 4, 9, 16]) choice($("counts"), "count", n, n, n === count, () => { count = n; draw(); });
   for (const solver of new Set(tableaus.map((one) => one.solver))) $("solver").append(new Option(solver.replaceAll("_", " "), solver));
   $("guidance-row").hidden = condition.kind === "none";
@@ -246,7 +251,7 @@ function finished(ms) {
   const calls = model.tableaus.find((one) => one.solver === run.request.solver && one.steps === run.request.steps).shape[0];
   const time = ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
   const where = backend === "webgpu" ? "GPU (WebGPU)" : "CPU (WebAssembly)";
-  $("status").textContent = `${run.n === 1 ? "One sample" : `${run.n} samples`} in ${time} on the ${where}: ${run.steps} steps, ${calls} network calls.`;
+  $("status").textContent = `${run.n === 1 ? "One sample" : `${run.n} ${isPoints() ? "points" : "samples"}`} in ${time} on the ${where}: ${run.steps} steps, ${calls} network calls.`;
   window.last = { ...run.request, n: run.n, x: run.states.at(-1).x, states: run.states.length, ms, backend };
   keep();
 }
@@ -283,8 +288,9 @@ function show(index) {
   fill();
 }
 
-/** Sliders show how full they are. */
+/** Sliders show how full they are, and a long seed fits its field. */
 function fill() {
+  $("seed").classList.toggle("long", $("seed").value.length > 8);
   for (const slider of document.querySelectorAll('input[type="range"]')) {
     slider.style.setProperty("--filled", (slider.value - slider.min) / (slider.max - slider.min || 1));
   }
@@ -293,24 +299,24 @@ function fill() {
 
 function paint(canvas, x, n) {
   const ratio = Math.min(devicePixelRatio || 1, 3);
-  const side = Math.max(Math.round((canvas.clientWidth || 84) * ratio), 1);
-  if (canvas.width !== side) canvas.width = canvas.height = side;
+  const [across, down] = [canvas.clientWidth, canvas.clientHeight].map((size) => Math.max(Math.round((size || 84) * ratio), 1));
+  if (canvas.width !== across || canvas.height !== down) Object.assign(canvas, { width: across, height: down });
   const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, side, side);
-  (isPoints() ? scatter : tiles)(pen, side, x, n);
+  pen.clearRect(0, 0, across, down);
+  (isPoints() ? scatter : tiles)(pen, across, down, x, n);
 }
 
-/** n images in a near-square grid, each pixel a whole number of screen pixels where there is room. */
-function tiles(pen, side, x, n) {
+/** n images in a square grid, each pixel a whole number of screen pixels where there is room. */
+function tiles(pen, across, down, x, n) {
   const [height, width, channels] = model.spec.shape;
   const [low, high] = model.spec.value_range ?? [-1, 1];
   const columns = Math.ceil(Math.sqrt(n));
-  const gap = n > 1 ? Math.max(Math.round(side / 90), 1) : 0;
-  const room = (side - gap * (columns + 1)) / columns / Math.max(height, width);
+  const gap = n > 1 ? Math.max(Math.round(across / 90), 1) : 0;
+  const room = Math.min(...[[across, width], [down, height]].map(([all, one]) => (all - gap * (columns + 1)) / columns / one));
   const scale = room >= 1 ? Math.floor(room) : room;
-  const [wide, high_] = [width * scale, height * scale];
-  const left = Math.floor((side - columns * wide - gap * (columns - 1)) / 2);
-  const top = Math.floor((side - columns * high_ - gap * (columns - 1)) / 2);
+  const [wide, tall] = [width * scale, height * scale];
+  const left = Math.floor((across - columns * wide - gap * (columns - 1)) / 2);
+  const top = Math.floor((down - columns * tall - gap * (columns - 1)) / 2);
   const tile = new OffscreenCanvas(width, height);
   const brush = tile.getContext("2d");
   const image = brush.createImageData(width, height);
@@ -325,12 +331,12 @@ function tiles(pen, side, x, n) {
     }
     brush.putImageData(image, 0, 0);
     const [column, row] = [k % columns, Math.floor(k / columns)];
-    pen.drawImage(tile, left + column * (wide + gap), top + row * (high_ + gap), wide, high_);
+    pen.drawImage(tile, left + column * (wide + gap), top + row * (tall + gap), wide, tall);
   }
 }
 
 /** n points in the plane, seen from far enough away. */
-function scatter(pen, side, x, n) {
+function scatter(pen, side, _, x, n) {
   for (const value of x) reach = Math.max(reach, Math.min(Math.abs(value) * 1.06, 50));
   const at = (value) => (0.5 + value / reach / 2) * side;
   pen.strokeStyle = "#ffffff1c";
@@ -343,10 +349,10 @@ function scatter(pen, side, x, n) {
     pen.lineTo(side, at(line));
     pen.stroke();
   }
-  pen.fillStyle = "#ffab76cc";
+  pen.fillStyle = "#ffab76a8";
   for (let k = 0; k < n; k++) {
     pen.beginPath();
-    pen.arc(at(x[2 * k]), side - at(x[2 * k + 1]), side / 150, 0, 2 * Math.PI);
+    pen.arc(at(x[2 * k]), side - at(x[2 * k + 1]), side / 190, 0, 2 * Math.PI);
     pen.fill();
   }
 }
