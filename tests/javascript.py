@@ -28,14 +28,18 @@ def needs_node():
     if shutil.which("node") is None:
         pytest.skip("node: expected Node 20 or newer, got none", allow_module_level=True)
     if not (ORT_WEB.is_dir() and (PACKAGES / "onnxruntime-node").is_dir()):
-        pytest.skip("node: expected examples/node/node_modules; npm ci there", allow_module_level=True)
+        pytest.skip(
+            "node: expected examples/node/node_modules; npm ci there", allow_module_level=True
+        )
 
 
 def needs_chromium():
     """Skip the calling module unless a browser can be driven."""
     needs_node()
     if CHROMIUM is None or not (PACKAGES / "playwright-core").is_dir():
-        pytest.skip("chromium: expected one and playwright-core, got none", allow_module_level=True)
+        pytest.skip(
+            "chromium: expected one and playwright-core, got none", allow_module_level=True
+        )
 
 
 def run_node(program, *args, text=None, cwd=None):

@@ -100,8 +100,8 @@ def test_a_visit(models, folder):
             LAST, SETTLED, {"shot": str(SHOTS / "web.png")},
             {"fill": ["#seed", "1.5"]}, {"wait": "document.getElementById('status').className === 'wrong'"},
             {"read": "document.getElementById('status').textContent"},
-            AGAIN, {"fill": ["#seed", "7"]}, DRAWN, {"evaluate": "document.activeElement.blur()"}, AGAIN, {"press": "0"}, DRAWN,
-            AGAIN, {"press": "ArrowRight"}, DRAWN, LAST,
+            AGAIN, {"fill": ["#seed", "7"]}, DRAWN, {"evaluate": "document.activeElement.blur()"},
+            AGAIN, {"press": "0"}, DRAWN, AGAIN, {"press": "ArrowRight"}, DRAWN, LAST,
             {"evaluate": "navigator.serviceWorker.ready.then(() => true)"},
             {"offline": True}, {"go": url}, DRAWN, LAST,
         )  # fmt: skip

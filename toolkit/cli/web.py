@@ -5,7 +5,9 @@ import click
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx")
-@click.option("-o", "--out", required=True, help="The folder to write, or with --inline the .html.")
+@click.option(
+    "-o", "--out", required=True, help="The folder to write, or with --inline the .html."
+)
 @click.option("--inline", is_flag=True, help="One file that runs by itself, from file:// too.")
 @click.option(
     "--ort",

@@ -28,12 +28,16 @@ RUNTIMES = {
     "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
-HASHES = {
-    "ort.wasm.bundle.min.mjs": "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
-    "ort-wasm-simd-threaded.wasm": "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
-    "ort.webgpu.bundle.min.mjs": "sha384-1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f",
-    "ort-wasm-simd-threaded.asyncify.wasm": "sha384-EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR",
-}
+HASHES = {  # of version ORT
+    "ort.wasm.bundle.min.mjs":
+        "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
+    "ort-wasm-simd-threaded.wasm":
+        "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+    "ort.webgpu.bundle.min.mjs":
+        "sha384-1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f",
+    "ort-wasm-simd-threaded.asyncify.wasm":
+        "sha384-EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR",
+}  # fmt: skip
 MODEL = "model.onnx"
 
 
@@ -89,12 +93,14 @@ def write_page(
     Raises ValueError if `ort` is None: what is to be inside has to be here. Else as `write_folder`.
     """
     if Path(out).suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{out}: expected a name ending in .html for one page, got another; rename it")
+        raise ValueError(
+            f"{out}: expected a name ending in .html for one page, got another; rename it"
+        )
     refuse_existing(out, overwrite)
     if ort is None:
         raise ValueError(
             "--ort: expected onnxruntime-web's dist folder for a page with everything inside, got none; "
-            f"npm install --ignore-scripts onnxruntime-web@{ORT}, then --ort node_modules/onnxruntime-web/dist"
+            f"npm install --ignore-scripts onnxruntime-web@{ORT}, then node_modules/onnxruntime-web/dist"
         )
     file, script, wasm = read(model), *RUNTIMES["wasm"]
     parts = {name: content for name, content in dist(ort).items() if name in (script, wasm)}
@@ -134,14 +140,14 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise ModelError(f"{path}: {error}") from None
     if not _is_shown(spec):
         raise ModelError(
-            f"{path}: expected images (H, W, 1) or (H, W, 3) or points (2,), by label or without a condition, "
+            f"{path}: expected images (H, W, 1 or 3) or points (2,), by label or without a condition, "
             f"got {spec.shape} by {spec.condition.kind}; write a page of your own around toolkit.js"
         )
     return file
 
 
 def dist(folder: str | os.PathLike[str]) -> dict[str, bytes]:
-    """The four files of onnxruntime-web by name. Raises FileNotFoundError naming the first that is missing."""
+    """The four files of onnxruntime-web by name. Raises FileNotFoundError."""
     found = {}
     for name in (name for names in RUNTIMES.values() for name in names):
         path = Path(folder) / name
