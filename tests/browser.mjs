@@ -10,13 +10,14 @@ const { chromium } = createRequire(new URL("../examples/node/package.json", impo
 const { url, steps, flags = [], viewport = { width: 1280, height: 900 }, ...context } = JSON.parse(process.argv[2]);
 const quiet = [
   "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
+  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ];
 const patience = 240_000; // milliseconds: far beyond what it takes, also on a busy machine
 const profile = mkdtempSync(join(tmpdir(), "toolkit-browser-"));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   headless: true,
+  timeout: patience,
   args: [...quiet, ...(flags.length ? flags : ["--disable-gpu"])],
   viewport,
   ...context,
@@ -53,5 +54,5 @@ try {
 } finally {
   console.log(JSON.stringify({ read, errors }));
   await browser.close();
-  rmSync(profile, { recursive: true, force: true });
+  rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
 }

@@ -24,7 +24,6 @@ LAST = {"read": "({ ...window.last, x: [...window.last.x] })"}
 AGAIN = {"evaluate": "delete window.last"}
 SETTLED = {"wait": "!document.getElementById('time').disabled"}
 STATE = {"read": "[document.body.dataset.state, document.getElementById('notice').innerText]"}
-OPENED_OR_NOT = {"wait": "document.body.dataset.state !== 'opening'"}
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -150,26 +149,39 @@ def without_worker(folder):
     (folder / "worker.js").unlink()
 
 
-BROKEN = {  # what is wrong with the folder, what the page says
-    "cut": (cut, "images-sampler.onnx: truncated or changed: SHA-256 differs from the file's own"),
-    "wasm": (without_wasm, "expected a file, got status 404; copy the whole folder"),
-    "worker": (without_worker, "This page did not start"),
-}
+def pinned(folder, wasm="ort-wasm-simd-threaded.wasm"):
+    """As if it came from another host, with the hash of the file named `wasm` for its WebAssembly."""
+    page = (folder / "index.html").read_text()
+    for name in site.RUNTIMES["wasm"]:
+        digest = site.HASHES[wasm if name.endswith(".wasm") else name]
+        entry = f'"name": "ort/{name}"'
+        assert entry in page
+        page = page.replace(entry, f'{entry}, "integrity": "{digest}"')
+    (folder / "index.html").write_text(page)
+
+
+SITES = {  # what is done to the folder, what becomes of the page, what it says
+    "cut": (cut, "broken", "images-sampler.onnx: truncated or changed: SHA-256 differs from the file's own"),
+    "wasm": (without_wasm, "broken", "expected a file, got status 404; copy the whole folder"),
+    "worker": (without_worker, "broken", "This page did not start"),
+    "other bytes": (lambda f: pinned(f, "ort.wasm.bundle.min.mjs"), "broken", "expected a file, got"),
+    "right bytes": (pinned, "ready", ""),
+}  # fmt: skip
 
 
 def test_a_page_that_cannot_open_its_model_says_what_to_do(models, folder, tmp_path):
-    for name, (harm, _) in BROKEN.items():
+    for name, (change, *_) in SITES.items():
         shutil.copytree(folder, tmp_path / name)
-        harm(tmp_path / name)
+        change(tmp_path / name)
     disk = (folder / "index.html").as_uri()
+    settled = {"wait": "['broken', 'ready'].includes(document.body.dataset.state)"}
     with served(tmp_path) as url:
-        first, *others = [*(f"{url}{name}/" for name in BROKEN), disk]
-        steps = [step for one in others for step in ({"go": one}, OPENED_OR_NOT, STATE)]
-        seen, _ = visit(first, OPENED_OR_NOT, STATE, *steps)
-    wanted = [*(words for _, words in BROKEN.values()), "python -m http.server"]
-    for (state, text), words in zip(seen, wanted, strict=True):
-        assert state == "broken"
-        assert words in text
+        first, *others = [*(f"{url}{name}/" for name in SITES), disk]
+        steps = [step for one in others for step in ({"go": one}, settled, STATE)]
+        seen, _ = visit(first, settled, STATE, *steps)
+    wanted = [*(what for _, *what in SITES.values()), ["broken", "python -m http.server"]]
+    for (state, text), (expected, words) in zip(seen, wanted, strict=True):
+        assert (state, words in text) == (expected, True), text
 
 
 @pytest.mark.slow
