@@ -6,11 +6,24 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const { chromium } = createRequire(new URL("../examples/node/package.json", import.meta.url))("playwright-core");
-const { url, steps, flags = [], viewport = { width: 1280, height: 900 }, ...context } = JSON.parse(process.argv[2]);
+const { chromium } = createRequire(new URL("../examples/node/package.json", import.meta.url))(
+  "playwright-core",
+);
+const {
+  url,
+  steps,
+  flags = [],
+  viewport = { width: 1280, height: 900 },
+  ...context
+} = JSON.parse(process.argv[2]);
 const quiet = [
-  "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--disable-dev-shm-usage",
 ];
 const patience = 240_000; // milliseconds: far beyond what it takes, also on a busy machine
 const profile = mkdtempSync(join(tmpdir(), "toolkit-browser-"));
@@ -32,11 +45,14 @@ const verbs = {
   go: (to) => page.goto(to),
   click: (where) => page.click(where),
   press: (key) => page.keyboard.press(key),
-  fill: async ([where, text]) => { await page.fill(where, text); await page.press(where, "Tab"); },
+  fill: async ([where, text]) => {
+    await page.fill(where, text);
+    await page.press(where, "Tab");
+  },
   select: ([where, value]) => page.selectOption(where, value),
   wait: async (expression) => {
     // not waitForFunction: the page's policy forbids to evaluate texts outside of a single evaluate()
-    for (const end = Date.now() + patience; !(await page.evaluate(expression)); ) {
+    for (const end = Date.now() + patience; !(await page.evaluate(expression));) {
       if (Date.now() > end) throw new Error(`${expression}: still false`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }

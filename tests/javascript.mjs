@@ -3,7 +3,12 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-import * as toolkit from "../toolkit/web/toolkit.js";
+import { LARGEST_SEED } from "../toolkit/web/client/conditions.js";
+import { OPERATORS } from "../toolkit/web/client/graph.js";
+import { noise, threefry } from "../toolkit/web/client/noise.js";
+import { digestOf } from "../toolkit/web/client/sha256.js";
+import { KEYS, VERSION } from "../toolkit/web/client/spec.js";
+import * as toolkit from "../toolkit/web/client/toolkit.js";
 
 const require = createRequire(new URL("../examples/node/package.json", import.meta.url));
 const PLACES = { node: "onnxruntime-node", wasm: "onnxruntime-web/wasm" };
@@ -17,7 +22,8 @@ async function runtime(name) {
   return runtimes[name];
 }
 
-const packed = (numbers) => Buffer.from(numbers.buffer, numbers.byteOffset, numbers.byteLength).toString("base64");
+const packed = (numbers) =>
+  Buffer.from(numbers.buffer, numbers.byteOffset, numbers.byteLength).toString("base64");
 // JSON has no NaN and no typed arrays: {"number": "nan"}, {"floats": base64}, {"bytes": base64}
 function unpacked(key, value) {
   if (value?.number !== undefined) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[value.number];
@@ -40,10 +46,10 @@ const load = async (ort, path) =>
   (models[`${ort} ${path}`] ??= await toolkit.load(await runtime(ort), readFileSync(path), { name: path }));
 
 const verbs = {
-  noise: ({ seeds, size, draw }) => packed(toolkit.noise(seeds, size, draw)),
-  threefry: ({ key, counter }) => toolkit.threefry(...key, ...counter).map((word) => word >>> 0),
-  digest: ({ content }) => Buffer.from(toolkit.digestOf(content)).toString("hex"),
-  constants: () => ({ operators: [...toolkit.OPERATORS], keys: toolkit.KEYS, version: toolkit.VERSION, seed: toolkit.LARGEST_SEED }),
+  noise: ({ seeds, size, draw }) => packed(noise(seeds, size, draw)),
+  threefry: ({ key, counter }) => threefry(...key, ...counter).map((word) => word >>> 0),
+  digest: ({ content }) => Buffer.from(digestOf(content)).toString("hex"),
+  constants: () => ({ operators: [...OPERATORS], keys: KEYS, version: VERSION, seed: LARGEST_SEED }),
   check: ({ path }) => refused(async () => (await toolkit.check(readFileSync(path), { name: path })).digest),
   open: ({ ort, path }) => refused(async () => (await load(ort, path)).spec.name),
   sample: ({ ort, path, n, request }) =>
@@ -52,7 +58,10 @@ const verbs = {
     refused(async () => {
       const states = [];
       const ending = new AbortController();
-      for await (const state of toolkit.stream(await load(ort, path), n, { ...request, signal: ending.signal })) {
+      for await (const state of toolkit.stream(await load(ort, path), n, {
+        ...request,
+        signal: ending.signal,
+      })) {
         states.push({ ...state, x: packed(state.x) });
         if (state.step === stop?.abort) ending.abort();
         if (state.step === stop?.leave) break;

@@ -2,7 +2,7 @@
 //     node sample.mjs digits-sampler.onnx 7 0 digit.pgm
 import { readFileSync, writeFileSync } from "node:fs";
 import ort from "onnxruntime-node";
-import { load, stream } from "../../toolkit/web/toolkit.js";
+import { load, stream } from "../../toolkit/web/client/toolkit.js";
 
 const [path, label = "7", seed = "0", out = "digit.pgm"] = process.argv.slice(2);
 const model = await load(ort, readFileSync(path), { name: path });

@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,18 @@ from runtimes.spec import Spec, from_json
 
 HERE = Path(__file__).parent
 PAGE = ("style.css", "page.js", "worker.js", "toolkit.js")
+# what is one file in the site and several here, each after those it imports
+JOINED = {
+    "page.js": ("page/paint.js", "page/page.js"),
+    "toolkit.js": tuple(
+        f"client/{name}.js"
+        for name in (
+            *("words", "protobuf", "sha256", "noise", "graph", "modelfile"),
+            *("conditions", "tableaus", "spec", "contracts", "toolkit"),
+        )
+    ),
+}
+BETWEEN = re.compile(r'^(import|export) \{[^}]*\}( from "\./\w+\.js")?;\n', re.M)
 ORT = "1.30.0"
 HOST = "https://cdn.jsdelivr.net"
 CDN = f"{HOST}/npm/onnxruntime-web@{ORT}/dist/"
@@ -60,7 +73,7 @@ def write_folder(
         raise FileExistsError(
             f"{out}: expected an empty folder or none, got files; give --force or another name"
         )
-    files = {name: (HERE / name).read_bytes() for name in PAGE} | {MODEL: file.content}
+    files = {name: source(name).encode() for name in PAGE} | {MODEL: file.content}
     place, policy = CDN, f"'self' {HOST}"
     if ort is not None:
         files |= {f"ort/{name}": content for name, content in dist(ort).items()}
@@ -104,7 +117,7 @@ def write_page(
         )
     file, script, wasm = read(model), *RUNTIMES["wasm"]
     parts = {name: content for name, content in dist(ort).items() if name in (script, wasm)}
-    parts |= {name: (HERE / name).read_bytes() for name in ("worker.js", "toolkit.js")}
+    parts |= {name: source(name).encode() for name in ("worker.js", "toolkit.js")}
     parts[MODEL] = file.content
     runtimes = {"wasm": {"script": {"name": script}, "wasm": {"name": wasm}}}
     page = _page(file, runtimes, _policy("'unsafe-inline'", "'unsafe-inline'", ""))
@@ -112,11 +125,10 @@ def write_page(
         f'<script type="text/plain" id="file:{name}">{_packed(content)}</script>\n'
         for name, content in parts.items()
     )
-    code, style = ((HERE / name).read_text("utf-8") for name in ("page.js", "style.css"))
-    page = _replaced(page, '<link rel="stylesheet" href="style.css">', f"<style>\n{style}</style>")
-    page = _replaced(
-        page, '<script src="page.js" defer></script>', f"{packed}<script>\n{code}</script>"
-    )
+    style = f"<style>\n{source('style.css')}</style>"
+    code = f"{packed}<script>\n{source('page.js')}</script>"
+    page = _replaced(page, '<link rel="stylesheet" href="style.css">', style)
+    page = _replaced(page, '<script src="page.js" defer></script>', code)
     return len(write_whole(out, page.encode(), overwrite=overwrite).read_bytes())
 
 
@@ -144,6 +156,19 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
             f"got {spec.shape} by {spec.condition.kind}; write a page of your own around toolkit.js"
         )
     return file
+
+
+def source(name: str) -> str:
+    """The text of a file of the site. One that is several here is them joined, the imports between left out.
+
+    Their names differ, so they can share a scope. page.js runs as a plain script, in a block of its own:
+    from file:// a browser loads no modules, and the page could not even say so.
+    """
+    texts = [(HERE / part).read_text("utf-8") for part in JOINED.get(name, (f"page/{name}",))]
+    text = "\n".join(BETWEEN.sub("", text) for text in texts)
+    if name != "page.js":
+        return text
+    return '"use strict";\n{\n' + re.sub(r"^export ", "", text, flags=re.M) + "}\n"
 
 
 def dist(folder: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -177,7 +202,7 @@ def _policy(script: str, style: str, connect: str) -> str:
 def _page(file: ModelFile, runtimes: Mapping[str, object], policy: str) -> str:
     config = {"name": file.path.name, "model": MODEL, "runtimes": runtimes}
     config["offline"] = "unsafe-inline" not in policy
-    page = (HERE / "index.html").read_text("utf-8")
+    page = source("index.html")
     page = page.replace("{{POLICY}}", policy).replace("{{NAME}}", html.escape(file.path.name))
     # < as an escape: a name can end no element then
     return page.replace("{{CONFIG}}", json.dumps(config).replace("<", "\\u003c"))
@@ -187,8 +212,7 @@ def _worker(files: Mapping[str, bytes], remote: list[str]) -> bytes:
     """sw.js with the names of what is kept, and a digest that changes when any of it does."""
     kept = ["./", *PAGE, MODEL, *remote]
     digest = hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()[:16]
-    code = (HERE / "sw.js").read_text("utf-8")
-    code = _replaced(code, "/*FILES*/ []", json.dumps(kept))
+    code = _replaced(source("sw.js"), "/*FILES*/ []", json.dumps(kept))
     return _replaced(code, '/*DIGEST*/ ""', json.dumps(digest)).encode()
 
 

@@ -20,7 +20,14 @@ self.onmessage = async ({ data }) => {
     else await { open, draw }[verb](data);
   } catch (error) {
     if (error?.name === "AbortError") self.postMessage({ is: "stopped", id });
-    else self.postMessage({ is: "wrong", id, during: verb, kind: error?.name, text: error?.message ?? String(error) });
+    else
+      self.postMessage({
+        is: "wrong",
+        id,
+        during: verb,
+        kind: error?.name,
+        text: error?.message ?? String(error),
+      });
   }
 };
 
@@ -32,7 +39,10 @@ async function open({ name, files, backend }) {
     self.postMessage({ is: "loading", share: (shares[0] + shares[1]) / 2 });
   };
   const [code, bytes, script, binary] = await Promise.all([
-    bytesOf(files[0]), bytesOf(files[1], progress(0)), bytesOf(files[2]), bytesOf(files[3], progress(1)),
+    bytesOf(files[0]),
+    bytesOf(files[1], progress(0)),
+    bytesOf(files[2]),
+    bytesOf(files[3], progress(1)),
   ]);
   toolkit = await moduleOf(code);
   const ort = await moduleOf(script);
@@ -61,7 +71,10 @@ async function run({ id, n, request }, signal) {
   for await (const { x, step, steps, t } of toolkit.stream(model, n, { ...request, signal })) {
     const copy = x.slice();
     self.postMessage({ is: "state", id, x: copy, step, steps, t }, [copy.buffer]);
-    await new Promise((resolve) => { channel.port1.onmessage = resolve; channel.port2.postMessage(0); }); // let "stop" in
+    await new Promise((resolve) => {
+      channel.port1.onmessage = resolve;
+      channel.port2.postMessage(0);
+    }); // let "stop" in
   }
   self.postMessage({ is: "drawn", id, ms: performance.now() - started });
 }
@@ -83,10 +96,14 @@ async function bytesOf({ url, integrity, blob }, progress) {
   try {
     answer = await fetch(url, integrity ? { integrity, mode: "cors" } : {});
   } catch (error) {
-    throw new Error(`${url}: expected a file, got ${error.message}; check the connection and that the whole folder was copied`);
+    throw new Error(
+      `${url}: expected a file, got ${error.message}; check the connection and that the whole folder was copied`,
+    );
   }
   if (!answer.ok) {
-    throw new Error(`${url}: expected a file, got status ${answer.status}; copy the whole folder, or run toolkit web again`);
+    throw new Error(
+      `${url}: expected a file, got status ${answer.status}; copy the whole folder, or run toolkit web again`,
+    );
   }
   const total = Number(answer.headers.get("content-length")) || 0;
   const parts = [];

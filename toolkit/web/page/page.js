@@ -4,8 +4,9 @@
  * States come faster than an eye can follow, so they wait in a line and are shown one by one; what the
  * run took is measured where it ran. `window.last` is the last whole run, for whoever wants the numbers.
  */
-"use strict";
-{
+
+import { isPoints, paint } from "./paint.js";
+
 const $ = (id) => document.getElementById(id);
 const config = JSON.parse($("config").textContent);
 const POINTS = 600; // of a model of points in the plane
@@ -19,7 +20,6 @@ let run = null; // { id, n, request, states, shown, ms }
 let past = [];
 let count = 9;
 let ids = 0;
-let reach = 3.2; // of the plane that is shown
 
 // ------------------------------------------------------------------------------------ opening
 
@@ -54,14 +54,20 @@ async function open(backend) {
   worker?.terminate();
   const { script, wasm } = config.runtimes[backend];
   const [code, ...files] = await Promise.all([
-    fileOf("worker.js"), fileOf("toolkit.js"), fileOf(config.model),
-    fileOf(script.name, script.integrity), fileOf(wasm.name, wasm.integrity),
+    fileOf("worker.js"),
+    fileOf("toolkit.js"),
+    fileOf(config.model),
+    fileOf(script.name, script.integrity),
+    fileOf(wasm.name, wasm.integrity),
   ]);
   worker = new Worker(code.url ?? URL.createObjectURL(code.blob));
   worker.onmessage = ({ data }) => heard[data.is](data);
   worker.onerror = (event) => {
     event.preventDefault();
-    wrong("This page did not start", `${event.message || "worker.js did not load"}. Load it again, or copy the whole folder again.`);
+    wrong(
+      "This page did not start",
+      `${event.message || "worker.js did not load"}. Load it again, or copy the whole folder again.`,
+    );
   };
   worker.postMessage({ do: "open", backend, name: config.name, files });
 }
@@ -144,19 +150,25 @@ function describe() {
   const { condition, shape } = spec;
   document.title = spec.name;
   $("title").textContent = spec.name;
-  const what = isPoints() ? "points in the plane" : `${shape[0]} × ${shape[1]} pixels`;
+  const what = isPoints(model.spec) ? "points in the plane" : `${shape[0]} × ${shape[1]} pixels`;
   const classes = condition.kind === "label" ? `, ${condition.classes} labels` : "";
-  $("facts").textContent = `${what[0].toUpperCase()}${what.slice(1)}${classes}. Noise becomes data on this device; nothing is sent anywhere.`;
+  $("facts").textContent =
+    `${what[0].toUpperCase()}${what.slice(1)}${classes}. Noise becomes data on this device; nothing is sent anywhere.`;
   const size = model.size > 1e6 ? `${(model.size / 1e6).toFixed(1)} MB` : `${Math.ceil(model.size / 1e3)} kB`;
   $("about").textContent ||= `${config.name}, ${size}, SHA-256 ${model.digest.slice(0, 12)}… checked.`;
   if (condition.kind === "label") labels(condition);
-  $("count-row").hidden = isPoints();
-  if (!isPoints()) {
+  $("count-row").hidden = isPoints(model.spec);
+  if (!isPoints(model.spec)) {
     const ratio = Math.min(Math.max(shape[1] / shape[0], 0.8), 1.6);
     document.querySelector(".frame").style.setProperty("--ratio", ratio);
   }
-  for (const n of [1, 4, 9, 16]) choice($("counts"), "count", n, n, n === count, () => { count = n; draw(); });
-  for (const solver of new Set(tableaus.map((one) => one.solver))) $("solver").append(new Option(solver.replaceAll("_", " "), solver));
+  for (const n of [1, 4, 9, 16])
+    choice($("counts"), "count", n, n, n === count, () => {
+      count = n;
+      draw();
+    });
+  for (const solver of new Set(tableaus.map((one) => one.solver)))
+    $("solver").append(new Option(solver.replaceAll("_", " "), solver));
   $("guidance-row").hidden = condition.kind === "none";
   $("guidance").max = Math.max(5, 2 * spec.sampler.guidance);
   $("guidance").value = spec.sampler.guidance;
@@ -165,13 +177,13 @@ function describe() {
   fill();
 }
 
-const isPoints = () => model.spec.shape.length === 1;
-
 function labels({ classes, names }) {
   const words = Array.from({ length: classes }, (_, index) => names[index] ?? String(index));
   const wide = words.some((word) => word.length > 4);
   $("keys").className = wide ? "wide" : "";
-  words.forEach((word, index) => choice($("keys"), "label", index, word, index === Math.min(7, classes - 1), draw));
+  words.forEach((word, index) =>
+    choice($("keys"), "label", index, word, index === Math.min(7, classes - 1), draw),
+  );
   $("labels").hidden = false;
 }
 
@@ -194,32 +206,40 @@ function stepsOf() {
 const picked = (name) => document.querySelector(`input[name="${name}"]:checked`);
 
 function asked() {
-  const request = { seed: Number($("seed").value), solver: $("solver").value, steps: Number($("steps").value) };
+  const request = {
+    seed: Number($("seed").value),
+    solver: $("solver").value,
+    steps: Number($("steps").value),
+  };
   if (!/^\d+$/.test($("seed").value.trim())) request.seed = $("seed").value;
   const { kind } = model.spec.condition;
   if (kind === "label") request.label = Number(picked("label").value);
   if (kind !== "none") request.guidance = Number($("guidance").value);
-  return { n: isPoints() ? POINTS : count, request };
+  return { n: isPoints(model.spec) ? POINTS : count, request };
 }
 
 /** The address says what is shown, so that it can be sent to somebody. */
 function recall() {
   const words = new URLSearchParams(location.hash.slice(1));
   const set = (id) => words.has(id) && ($(id).value = words.get(id));
-  if (words.has("solver") && [...$("solver").options].some((option) => option.value === words.get("solver"))) set("solver");
+  if (words.has("solver") && [...$("solver").options].some((option) => option.value === words.get("solver")))
+    set("solver");
   stepsOf();
-  if (words.has("steps") && [...$("steps").options].some((option) => option.value === words.get("steps"))) set("steps");
+  if (words.has("steps") && [...$("steps").options].some((option) => option.value === words.get("steps")))
+    set("steps");
   set("seed");
   set("guidance");
   for (const name of ["label", "count"]) {
-    const input = [...document.querySelectorAll(`input[name="${name}"]`)].find((one) => one.value === words.get(name));
+    const input = [...document.querySelectorAll(`input[name="${name}"]`)].find(
+      (one) => one.value === words.get(name),
+    );
     if (input) input.checked = true;
   }
   if (picked("count")) count = Number(picked("count").value);
 }
 
 function remember({ n, request }) {
-  const words = new URLSearchParams({ ...request, ...(isPoints() ? {} : { count: n }) });
+  const words = new URLSearchParams({ ...request, ...(isPoints(model.spec) ? {} : { count: n }) });
   if ($("backend").value !== "wasm") words.set("backend", $("backend").value);
   try {
     history.replaceState(null, "", `#${words}`);
@@ -248,11 +268,21 @@ function finished(ms) {
   run.ms = ms;
   idle();
   const { backend } = model;
-  const calls = model.tableaus.find((one) => one.solver === run.request.solver && one.steps === run.request.steps).shape[0];
+  const calls = model.tableaus.find(
+    (one) => one.solver === run.request.solver && one.steps === run.request.steps,
+  ).shape[0];
   const time = ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
   const where = backend === "webgpu" ? "GPU (WebGPU)" : "CPU (WebAssembly)";
-  $("status").textContent = `${run.n === 1 ? "One sample" : `${run.n} ${isPoints() ? "points" : "samples"}`} in ${time} on the ${where}: ${run.steps} steps, ${calls} network calls.`;
-  window.last = { ...run.request, n: run.n, x: run.states.at(-1).x, states: run.states.length, ms, backend };
+  const what = run.n === 1 ? "One sample" : `${run.n} ${isPoints(model.spec) ? "points" : "samples"}`;
+  $("status").textContent = `${what} in ${time} on the ${where}: ${run.steps} steps, ${calls} network calls.`;
+  window.last = {
+    ...run.request,
+    n: run.n,
+    x: run.states.at(-1).x,
+    states: run.states.length,
+    ms,
+    backend,
+  };
   keep();
 }
 
@@ -279,12 +309,15 @@ function show(index) {
   const state = run.states[index];
   if (!state) return;
   run.shown = index;
-  paint($("canvas"), state.x, run.n);
+  paint($("canvas"), state.x, run.n, model.spec);
   $("time").max = Math.max(run.steps, 1);
   $("time").value = index;
   $("time").setAttribute("aria-valuetext", `step ${index} of ${run.steps}`);
   $("clock").textContent = `t\u202f=\u202f${state.t.toFixed(2)}`;
-  $("canvas").setAttribute("aria-label", `${run.n} samples of ${model.spec.name}, step ${index} of ${run.steps}`);
+  $("canvas").setAttribute(
+    "aria-label",
+    `${run.n} samples of ${model.spec.name}, step ${index} of ${run.steps}`,
+  );
   fill();
 }
 
@@ -295,66 +328,6 @@ function fill() {
     slider.style.setProperty("--filled", (slider.value - slider.min) / (slider.max - slider.min || 1));
   }
   $("weight").textContent = Number($("guidance").value).toFixed(1);
-}
-
-function paint(canvas, x, n) {
-  const ratio = Math.min(devicePixelRatio || 1, 3);
-  const [across, down] = [canvas.clientWidth, canvas.clientHeight].map((size) => Math.max(Math.round((size || 84) * ratio), 1));
-  if (canvas.width !== across || canvas.height !== down) Object.assign(canvas, { width: across, height: down });
-  const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, across, down);
-  (isPoints() ? scatter : tiles)(pen, across, down, x, n);
-}
-
-/** n images in a square grid, each pixel a whole number of screen pixels where there is room. */
-function tiles(pen, across, down, x, n) {
-  const [height, width, channels] = model.spec.shape;
-  const [low, high] = model.spec.value_range ?? [-1, 1];
-  const columns = Math.ceil(Math.sqrt(n));
-  const gap = n > 1 ? Math.max(Math.round(across / 90), 1) : 0;
-  const room = Math.min(...[[across, width], [down, height]].map(([all, one]) => (all - gap * (columns + 1)) / columns / one));
-  const scale = room >= 1 ? Math.floor(room) : room;
-  const [wide, tall] = [width * scale, height * scale];
-  const left = Math.floor((across - columns * wide - gap * (columns - 1)) / 2);
-  const top = Math.floor((down - columns * tall - gap * (columns - 1)) / 2);
-  const tile = new OffscreenCanvas(width, height);
-  const brush = tile.getContext("2d");
-  const image = brush.createImageData(width, height);
-  pen.imageSmoothingEnabled = false;
-  for (let k = 0; k < n; k++) {
-    for (let pixel = 0; pixel < width * height; pixel++) {
-      for (let channel = 0; channel < 3; channel++) {
-        const value = x[(k * width * height + pixel) * channels + (channels === 3 ? channel : 0)];
-        image.data[4 * pixel + channel] = Math.round(((value - low) / (high - low)) * 255);
-      }
-      image.data[4 * pixel + 3] = 255;
-    }
-    brush.putImageData(image, 0, 0);
-    const [column, row] = [k % columns, Math.floor(k / columns)];
-    pen.drawImage(tile, left + column * (wide + gap), top + row * (tall + gap), wide, tall);
-  }
-}
-
-/** n points in the plane, seen from far enough away. */
-function scatter(pen, side, _, x, n) {
-  for (const value of x) reach = Math.max(reach, Math.min(Math.abs(value) * 1.06, 50));
-  const at = (value) => (0.5 + value / reach / 2) * side;
-  pen.strokeStyle = "#ffffff1c";
-  pen.lineWidth = Math.max(side / 900, 1);
-  for (let line = -Math.floor(reach); line <= reach; line++) {
-    pen.beginPath();
-    pen.moveTo(at(line), 0);
-    pen.lineTo(at(line), side);
-    pen.moveTo(0, at(line));
-    pen.lineTo(side, at(line));
-    pen.stroke();
-  }
-  pen.fillStyle = "#ffab76a8";
-  for (let k = 0; k < n; k++) {
-    pen.beginPath();
-    pen.arc(at(x[2 * k]), side - at(x[2 * k + 1]), side / 190, 0, 2 * Math.PI);
-    pen.fill();
-  }
 }
 
 // ------------------------------------------------------------------------------------------- past
@@ -377,7 +350,7 @@ function keep() {
     item.append(button);
     $("history").prepend(item);
     $("past").hidden = false;
-    paint(canvas, run.states.at(-1).x, run.n);
+    paint(canvas, run.states.at(-1).x, run.n, model.spec);
     past.unshift({ key, item, button });
     for (const old of past.splice(KEPT)) old.item.remove();
   }
@@ -391,11 +364,16 @@ function again(n, { label, seed, solver, steps, guidance }) {
   stepsOf();
   $("steps").value = steps;
   if (guidance !== undefined) $("guidance").value = guidance;
-  for (const [name, value] of [["label", label], ["count", n]]) {
-    const input = [...document.querySelectorAll(`input[name="${name}"]`)].find((one) => one.value === String(value));
+  for (const [name, value] of [
+    ["label", label],
+    ["count", n],
+  ]) {
+    const input = [...document.querySelectorAll(`input[name="${name}"]`)].find(
+      (one) => one.value === String(value),
+    );
     if (input) input.checked = true;
   }
-  if (!isPoints()) count = n;
+  if (!isPoints(model.spec)) count = n;
   draw();
 }
 
@@ -403,7 +381,8 @@ function again(n, { label, seed, solver, steps, guidance }) {
 
 function seedBy(change) {
   const seed = Number($("seed").value);
-  const next = change === null ? Math.floor(Math.random() * 1e6) : (Number.isSafeInteger(seed) ? seed : 0) + change;
+  const next =
+    change === null ? Math.floor(Math.random() * 1e6) : (Number.isSafeInteger(seed) ? seed : 0) + change;
   $("seed").value = Math.max(next, 0);
   draw();
 }
@@ -434,7 +413,10 @@ $("before").addEventListener("click", () => seedBy(-1));
 $("after").addEventListener("click", () => seedBy(1));
 $("dice").addEventListener("click", () => seedBy(null));
 $("seed").addEventListener("change", draw);
-$("solver").addEventListener("change", () => { stepsOf(); draw(); });
+$("solver").addEventListener("change", () => {
+  stepsOf();
+  draw();
+});
 $("steps").addEventListener("change", draw);
 $("guidance").addEventListener("input", fill);
 $("guidance").addEventListener("change", draw);
@@ -450,7 +432,9 @@ addEventListener("keydown", (event) => {
   );
   const radio = event.target.type === "radio";
   const doing = {
-    r: () => seedBy(null), p: replay, s: save,
+    r: () => seedBy(null),
+    p: replay,
+    s: save,
     ...(radio ? { Enter: draw } : { ArrowLeft: () => seedBy(-1), ArrowRight: () => seedBy(1) }),
     ...(event.target === document.body ? { Enter: draw } : {}),
   }[event.key];
@@ -464,4 +448,3 @@ if ("serviceWorker" in navigator && location.protocol.startsWith("http") && conf
   navigator.serviceWorker.register("sw.js").catch(() => {});
 }
 start().catch((error) => wrong("This page did not start", `${error.message}. Load it again.`));
-}

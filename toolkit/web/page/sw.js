@@ -4,12 +4,19 @@ const PREFIX = `toolkit ${self.registration.scope} `;
 const CACHE = PREFIX + /*DIGEST*/ "";
 
 self.addEventListener("install", (event) => {
-  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES)).then(() => self.skipWaiting()));
+  event.waitUntil(
+    caches
+      .open(CACHE)
+      .then((cache) => cache.addAll(FILES))
+      .then(() => self.skipWaiting()),
+  );
 });
 
 self.addEventListener("activate", (event) => {
   const old = (name) => name.startsWith(PREFIX) && name !== CACHE;
-  const clean = caches.keys().then((names) => Promise.all(names.filter(old).map((name) => caches.delete(name))));
+  const clean = caches
+    .keys()
+    .then((names) => Promise.all(names.filter(old).map((name) => caches.delete(name))));
   event.waitUntil(clean.then(() => self.clients.claim()));
 });
 
