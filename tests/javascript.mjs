@@ -5,6 +5,7 @@ import { pathToFileURL } from "node:url";
 
 import { LARGEST_SEED } from "../toolkit/web/client/conditions.js";
 import { OPERATORS } from "../toolkit/web/client/graph.js";
+import { FORMS } from "../toolkit/web/client/modelfile.js";
 import { noise, threefry } from "../toolkit/web/client/noise.js";
 import { digestOf } from "../toolkit/web/client/sha256.js";
 import { KEYS, VERSION } from "../toolkit/web/client/spec.js";
@@ -49,7 +50,13 @@ const verbs = {
   noise: ({ seeds, size, draw }) => packed(noise(seeds, size, draw)),
   threefry: ({ key, counter }) => threefry(...key, ...counter).map((word) => word >>> 0),
   digest: ({ content }) => Buffer.from(digestOf(content)).toString("hex"),
-  constants: () => ({ operators: [...OPERATORS], keys: KEYS, version: VERSION, seed: LARGEST_SEED }),
+  constants: () => ({
+    operators: [...OPERATORS],
+    keys: KEYS,
+    version: VERSION,
+    seed: LARGEST_SEED,
+    forms: FORMS,
+  }),
   check: ({ path }) => refused(async () => (await toolkit.check(readFileSync(path), { name: path })).digest),
   open: ({ ort, path }) => refused(async () => (await load(ort, path)).spec.name),
   sample: ({ ort, path, n, request }) =>

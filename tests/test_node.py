@@ -110,6 +110,7 @@ def test_lists_that_stand_twice_are_the_same():
     for word, kind in (("spec", Spec), ("condition", Condition), ("sampler", Sampler)):
         assert list(known["keys"][word]) == [slot.name for slot in dataclasses.fields(kind)]
     assert (known["version"], known["seed"]) == (VERSION, LARGEST_SEED)
+    assert tuple(known["forms"]) == modelfile.FORMS
 
 
 def for_json(request):
