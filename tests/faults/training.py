@@ -342,7 +342,7 @@ ROWS = [
     Fault("C10", "resume with another seed", refused_with(with_run(), (*RESUME, "--seed", "7"), "seed: expected 0 .* got 7")),
     Fault("C10b", "resume with another network", refused_with(with_run(), (*RESUME, "--network", "dit"), "network: expected 'mlp' .* got 'dit'"), slow=True),
     Fault("C10c", "resume with other rows", refused_with(with_run(lambda here: np.savez(here / "d.npz", x=X, y=np.arange(40) % 3)), RESUME, "data: expected '[0-9a-f]{12}' .* got 'rows with SHA-256"), slow=True),
-    Fault("C10d", "resume from another backend", refused_with(facts(framework="mlx"), RESUME, "framework: expected 'mlx' .* got 'torch'"), slow=True),
+    Fault("C10d", "resume from another backend", refused_with(facts(framework="mlx"), (*RESUME, "--backend", "torch"), "framework: expected 'mlx' .* got 'torch'"), slow=True),
     Fault("C10e", "resume with another width", refused_with(resaved(lambda s: replace(s, facts={**s.facts, "recipe": {**s.facts["recipe"], "width": 256}})), RESUME, "width: expected 256 .* got 128"), slow=True),
     Fault("C11", "two trainers in one folder", refused_with(held_by_another, RESUME, "no other process training"), slow=True),
     Fault("C12", "a fresh start in a run folder", refused_with(with_run(), TRAIN, "give --resume or another --out"), slow=True),
