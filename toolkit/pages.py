@@ -252,7 +252,8 @@ th { font-weight: 500; color: var(--soft); font-size: .85rem }
 th, td { text-align: right; padding: .5rem .6rem; border-bottom: 1px solid var(--line);
   white-space: nowrap; vertical-align: top }
 th { vertical-align: bottom; line-height: 1.3 }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal;
+  min-width: 10rem }
 th:nth-child(2), td:nth-child(2) { text-align: left }
 small, .quiet, footer { color: var(--soft); font-size: .82rem }
 .badge { border: 1px solid; border-radius: 99px; padding: .05rem .55rem; font-size: .78rem;

@@ -18,7 +18,9 @@ def table(result: Comparison, absent: Sequence[Absent] = ()) -> str:
     speed = any(row.rate for row in result.rows)
     head += f"{'samples/s':>22}{'cold start':>12}{'memory':>9}" if speed else ""
     lines = [words(result), f"largest errors against {first}, relative to its largest value", head]
-    lines += [f"{row.backend.name:{wide}}{_figures(row, result, speed)}" for row in result.rows]
+    for row in result.rows:
+        mark = "  outside" if row in result.outside else ""
+        lines.append(f"{row.backend.name:{wide}}{_figures(row, result, speed)}{mark}")
     lines = [line.rstrip() for line in lines]
     lines += [f"{row.backend.name}: {row.failure}" for row in result.rows if row.failure]
     lines += [f"{one.name:{wide}}absent: {one.reason}" for one in absent]

@@ -1,0 +1,442 @@
+"""Backends that agree are found to agree, one that does not is named, and a report says what was measured."""
+
+import base64
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+import runtimes
+from export import TorchModel, export_torch
+from runtimes import modelfile
+from runtimes.sample import plan
+from runtimes.session import PROVIDERS
+from runtimes.spec import Condition, Spec
+from toolkit import pages, reports, train_torch
+from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, same
+from toolkit.cli import main
+from toolkit.compare import TOLERANCE, compare, program, timed
+from toolkit.run_torch import load
+from toolkit.timing import interleaved, peak_of, quartiles
+
+from .conftest import faces_bytes
+from .test_train_torch import IMAGES, TINY, last
+from .test_verify import Twin
+
+
+@pytest.fixture
+def toolkit(capfd):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A trained run and what was exported from it: run, net.onnx, sampler.onnx, seeded.onnx, bad.onnx."""
+    folder = tmp_path_factory.mktemp("compare")
+    last(train_torch.train(TINY, IMAGES, folder / "run", device="cpu"))
+    module, spec = load(folder / "run")
+    for form in ("network", "sampler", "seeded"):
+        export_torch(module, spec, folder / f"{form}.onnx", form=form)
+    bend(folder / "network.onnx", folder / "bad.onnx", lambda w: w * np.float32(1.01))
+    return folder
+
+
+def bend(source, target, change):
+    """The same sealed file with its largest weight changed."""
+    model = onnx.load_from_string(source.read_bytes())
+    weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    weight.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weight)), weight.name))
+    kept = [one for one in model.metadata_props if one.key != modelfile.SEAL_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    target.write_bytes(modelfile.seal(model.SerializeToString()))
+
+
+def twins(path, *errors):
+    """The model in a file as the reference, and twins of it whose predictions are off by so much."""
+    model = runtimes.load(path, threads=1)
+    bent = [Backend(f"off by {e:g}", "", Twin(model, e), "") for e in errors]
+    return [Backend("the file", "", model, f"model = runtimes.load({str(path)!r})"), *bent]
+
+
+# Agreement
+
+
+def test_all_backends_agree_and_their_samples_are_their_own(folder):
+    files = [folder / f"{form}.onnx" for form in ("network", "sampler", "seeded")]
+    backends, absent = find(folder / "run", files)
+    names = [*FRAMEWORKS, *(f"{path} on cpu" for path in files)]
+    assert [backend.name for backend in backends] == names
+    assert {one.name for one in absent} == {f"onnxruntime on {w}" for w in PROVIDERS} - {
+        f"onnxruntime on {backend.model.provider}" for backend in backends[2:]
+    }
+    request = {"solver": "heun", "steps": 6, "guidance": 2.0, "seed": 3}
+    result = compare(backends, 5, request=request)
+    assert result.outside == ()
+    assert all(row.worst < 1e-5 for row in result.rows)
+    for row, path in zip(result.rows[2:], files, strict=True):
+        labels = [0, 1, 2, 0, 1]  # all kinds where none is asked for
+        alone = runtimes.sample(runtimes.load(path), 5, label=labels, **request)
+        np.testing.assert_array_equal(row.sample, alone)
+    assert [row.steps for row in result.rows] == [tuple(range(7))] * 4 + [(0, 6)]
+
+
+def test_the_error_is_the_one_that_theory_says(faces):
+    """dx/dt = picture - x + e: the states are e (1 - exp(-t)) apart, up to the solver's own error."""
+    error = 1e-2
+    request = {"solver": "rk4", "steps": 8, "guidance": 1.0, "label": "cat"}
+    result = compare(twins(faces, error), 4, request=request)
+    (row,) = result.outside
+    expected = error * (1 - np.exp(-np.array(result.plan.times)))
+    np.testing.assert_allclose(row.absolute, expected, atol=1e-6)
+    scales = [np.abs(s.x).max() for s in result.plan.states(0, 4)]
+    np.testing.assert_allclose(row.relative, row.absolute / np.array(scales), rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_the_largest_of_all_samples_counts(faces, part):
+    """A backend that is off in one sample of three only."""
+    exact, _ = twins(faces, 0.0)
+    label = ("cat", "dog", "owl")[part]
+    wrong = Twin(exact.model, 1e-2, lambda x, t, condition: (condition == part).any())
+    result = compare(
+        [exact, Backend("wrong", "", wrong, "")], 1, request={"label": label, "guidance": 1.0}
+    )
+    assert [row.backend.name for row in result.outside] == ["wrong"]
+
+
+def test_the_tolerance_decides(faces):
+    backends = twins(faces, 1e-5)
+    assert not compare(backends, 2, request={}, tolerance=1e-4).outside
+    assert compare(backends, 2, request={}, tolerance=1e-7).outside
+
+
+def test_a_backend_that_ends_in_nan_is_outside(faces):
+    result = compare(twins(faces, math.nan, 0.0), 2, request={})
+    (row,) = result.outside
+    assert (row.worst, row.sample) == (math.inf, None)
+    assert "step 1 of 4" in row.failure
+    assert row.failure in reports.table(result)
+    assert json.loads(reports.to_json(result, ()))["rows"][1]["failure"] == row.failure
+    again = timed(result, rounds=1)
+    assert [row.rate is None for row in again.rows] == [False, True, False]
+    assert row.failure in pages.html(again)
+
+
+def test_a_reference_that_ends_in_nan_is_the_error(faces):
+    good, bad = twins(faces, math.nan)
+    with pytest.raises(FloatingPointError, match="off by nan: step 1"):
+        compare([bad, good], 2, request={})
+
+
+# What cannot be compared
+
+OTHER = {
+    "shape": {"shape": (8, 4, 1)},
+    "schedule": {"schedule": "cosine"},
+    "prediction": {"prediction": "noise"},
+    "condition": {"condition": Condition("context", shape=(3,))},
+    "condition.classes": {"condition": Condition("label", classes=4)},
+    "condition.shape": {"condition": Condition("context", shape=(4,))},
+}
+
+
+@pytest.mark.parametrize("word", CONTRACT)
+def test_the_first_difference_of_two_specs_is_named(word):
+    condition = Condition("label", classes=3)
+    if word == "condition.shape":
+        condition = Condition("context", shape=(3,))
+    spec = Spec("one", (8, 8, 1), condition=condition)
+    ours = [Backend(name, "", TorchModel(spec, None), "") for name in ("first", "second")]
+    same(ours)
+    third = Backend("third", "", TorchModel(replace(spec, **OTHER[word]), None), "")
+    with pytest.raises(ValueError, match=rf"^{word}: expected .* as in first, got .* in third"):
+        same([*ours, third])
+
+
+MISTAKES = {
+    "nothing": ([], "compare: expected two backends or more, got nothing alone"),
+    "one file": (["{faces}"], "faces.onnx on cpu alone"),
+    "two folders": (["a", "b"], "compare: expected one run folder at most, got a and b"),
+    "no such file": (["none.onnx", "{faces}"], "none.onnx"),
+    "no such folder": (["nowhere", "{faces}"], "nowhere"),
+    "another model": (["{faces}", "{points}"], "shape: expected (8, 8, 1) as in"),
+    "a label that is none": (["{faces}", "{twin}", "--label", "cow"], "label: expected one of"),
+    "no samples": (["{faces}", "{twin}", "-n", "0"], "n: expected a whole number from 1"),
+    "no tolerance": (["{faces}", "{twin}", "--tolerance", "0"], "tolerance: expected a number"),
+    "no rounds": (["{faces}", "{twin}", "--rounds", "0"], "rounds: expected a whole number"),
+    "an ending": (["{faces}", "{twin}", "--out", "a.png"], "expected a name ending in .html"),
+    "there already": (["{faces}", "{twin}", "--json", "{twin}"], "expected no such file, got one"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_2(toolkit, mistake, faces, points, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    twin = tmp_path / "twin.onnx"
+    twin.write_bytes(faces.read_bytes())
+    args, says = MISTAKES[mistake]
+    names = {"faces": faces, "points": points, "twin": twin}
+    code, out, err = toolkit("compare", *(arg.format(**names) for arg in args))
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert says in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["twin.onnx"]
+
+
+def test_a_request_that_a_file_cannot_do_names_the_file(folder):
+    files = [folder / "network.onnx", folder / "seeded.onnx"]
+    backends, _ = find(None, files)
+    todo = plan(backends[1].model, 2, label=0)
+    assert todo.way == "seeded"
+    short = replace(backends[1], model=replace(backends[1].model, file=_unrolled(files[1])))
+    with pytest.raises(ValueError, match=r"seeded.onnx on cpu: how: expected heun"):
+        compare([backends[0], short], 2, request={"steps": 7})
+
+
+def _unrolled(path):
+    return replace(modelfile.read(path), form="unrolled")
+
+
+# The command
+
+
+def test_a_changed_weight_is_exit_1_and_named(folder, toolkit, tmp_path):
+    out = tmp_path / "found.json"
+    args = ("compare", folder / "run", folder / "network.onnx", folder / "bad.onnx", "--no-speed")
+    code, text, _ = toolkit(*args, "--json", out)
+    assert code == 1
+    assert text.splitlines()[-1] == f"outside the tolerance of 1e-4: {folder / 'bad.onnx'} on cpu"
+    found = json.loads(out.read_text())
+    outside = [row["name"] for row in found["rows"] if not row["within"]]
+    assert (outside, found["within"]) == ([f"{folder / 'bad.onnx'} on cpu"], False)
+
+
+def test_a_changed_byte_is_exit_1_and_named(folder, toolkit, tmp_path):
+    content = bytearray((folder / "network.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    changed = tmp_path / "changed.onnx"
+    changed.write_bytes(content)
+    code, out, err = toolkit("compare", folder / "run", changed, "--no-speed")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "changed.onnx: expected" in err
+
+
+def test_the_command_measures_speed_and_writes_everything(folder, toolkit, tmp_path):
+    page, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
+    args = ("compare", folder / "run", folder / "network.onnx", "-n", 3, "--rounds", 1)
+    code, text, _ = toolkit(*args, "--out", page, "--json", numbers)
+    assert code == 0
+    assert "all 3 within the tolerance of 1e-4" in text
+    found = json.loads(numbers.read_text())
+    names = [*FRAMEWORKS, f"{folder / 'network.onnx'} on cpu"]
+    assert [row["name"] for row in found["rows"]] == names
+    for row in found["rows"]:
+        assert min(row["samples_per_second"]) > 0
+        assert row["cold_start_seconds"] > 0
+        assert row["peak_megabytes"] > 20  # Python and numpy alone
+        assert row["name"] in text
+    for one in found["absent"]:
+        assert re.search(rf"^{one['name']} +absent: {re.escape(one['reason'])}$", text, re.M)
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_json_to_stdout_is_nothing_but_json(folder, toolkit):
+    args = (folder / "network.onnx", folder / "sampler.onnx", "--no-speed", "--json", "-")
+    code, out, _ = toolkit("compare", *args, "--steps", 3, "--label", "1,none", "-n", 2)
+    found = json.loads(out)
+    assert code == 0
+    assert (len(found["times"]), found["request"]["label"]) == (4, [1, "none"])
+    assert {one["name"] for one in found["absent"]} >= set(FRAMEWORKS)
+    assert all(len(row["absolute"]) == 4 for row in found["rows"])
+
+
+@pytest.mark.parametrize("missing", FRAMEWORKS)
+def test_a_framework_that_is_not_installed_is_listed_with_the_reason(folder, missing):
+    """In a process where its import fails."""
+    text = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from toolkit.cli import main\n"
+        f"main(['compare', {str(folder / 'run')!r}, {str(folder / 'network.onnx')!r}, '--no-speed'])"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        rf"^{missing} +absent: .*{missing}.*pip install 'toolkit\[{missing}\]'$", done.stdout, re.M
+    )
+    assert "all 2 within" in done.stdout
+
+
+def test_without_files_torch_and_mlx_are_compared(folder):
+    backends, absent = find(folder / "run")
+    assert [backend.name for backend in backends] == list(FRAMEWORKS)
+    assert absent == [Absent("onnxruntime", "no .onnx was given")]
+    assert not compare(backends, 2, request={"steps": 3}).outside
+
+
+# Time and memory
+
+
+@pytest.mark.parametrize("label", [1, "none", [2, 0]])
+def test_the_program_of_a_cold_start_draws_the_first_sample(folder, label):
+    backends, _ = find(folder / "run", [folder / "network.onnx"])
+    result = compare(
+        backends, 2, request={"label": label, "solver": "euler", "steps": 3, "seed": 5}
+    )
+    text = program(backends[-1], result).replace("runtimes.sample", "x = runtimes.sample")
+    text += "\nprint(x[0].tolist())"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout), result.rows[-1].sample[0], atol=1e-6)
+
+
+def test_contexts_reach_that_program_too(tmp_path):
+    spec = Spec("told", (2,), condition=Condition("context", shape=(3,)))
+
+    class Told:
+        def __init__(self, spec):
+            self.spec = spec
+
+        def network(self, x, t, condition=None):
+            return condition[:, :2] - x
+
+    backends = [Backend(name, "", Told(spec), "") for name in "ab"]
+    result = compare(backends, 3, request={"guidance": 1.0})
+    assert len(np.unique(result.plan.condition, axis=0)) == 3
+    text = program(backends[0], result)
+    first = re.search(r"context = numpy.array\((.*), numpy", text)[1]
+    np.testing.assert_array_equal(np.float32(json.loads(first)), result.plan.condition[0])
+    assert "sample(model, 1, context=context, " in text
+
+
+def test_everyone_takes_a_turn_in_each_round():
+    turns, told = [], []
+    contenders = {name: lambda name=name: turns.append(name) for name in "abc"}
+    seconds = interleaved(contenders, 4, lambda done, total: told.append((done, total)))
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys("abc", 4)
+    assert [sorted(turns[k : k + 3]) for k in range(0, 12, 3)] == [["a", "b", "c"]] * 4
+    assert told == [(k, 12) for k in range(1, 13)]
+    assert len({tuple(turns[k : k + 3]) for k in range(0, 12, 3)}) > 1
+
+
+def test_quartiles_are_those_of_the_values():
+    assert quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == (2.0, 3.0, 4.0)
+    assert quartiles([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_the_peak_is_the_childs_own_and_falls_behind_nothing():
+    held = np.ones(50 << 20, np.uint8)  # of this process: a child must not be charged with it
+    small = peak_of("x = 1")
+    assert small < 50
+    assert peak_of("x = b'1' * (100 << 20); del x") > small + 90
+    assert held.all()
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
+        peak_of("1 / 0")
+
+
+# The report
+
+
+class Page(HTMLParser):
+    """Every tag closed in its turn; what it links to."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "srcset", "href", "data", "action")]
+        if tag not in ("meta", "img", "source", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def read(text):
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    return page
+
+
+@pytest.mark.parametrize("model", ["faces", "points"])
+def test_the_report_is_one_file_with_its_pictures_inside(model, request):
+    backends = twins(request.getfixturevalue(model), 1e-6, 1e-2)
+    result = compare(backends, 12, request={"steps": 3})
+    text = pages.html(result, [Absent("node", "not asked for")])
+    assert not re.search(
+        r"https?:|//|@import|url\(|<script|<link", re.sub(r"base64,[\w+/=]+", "", text)
+    )
+    page = read(text)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    sizes = set()
+    for link in page.links:
+        with Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))) as picture:
+            sizes.add(picture.size)
+    assert len(page.links) >= 4
+    assert ((8, 8) in sizes) == (model == "faces")
+    assert "prefers-color-scheme: dark" in text
+    assert "not asked for" in text
+    assert text.count('badge bad">outside') == 1
+
+
+def test_the_strip_shows_each_backends_own_samples(faces):
+    result = compare(twins(faces, 0.5), 3, request={"guidance": 1.0})
+    pictures = [link for link in read(pages.html(result)).links if len(link) < 2000]
+    assert len(pictures) == 9  # the reference's, the other's, their difference
+    arrays = []
+    for link in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))) as picture:
+            arrays.append(np.asarray(picture).astype(float) / 255)
+    theirs, mine, apart = np.array(arrays).reshape(3, 3, 8, 8)
+    samples = [np.clip((row.sample[..., 0] + 1) / 2, 0, 1) for row in result.rows]
+    np.testing.assert_allclose(theirs, samples[0], atol=1 / 255)
+    np.testing.assert_allclose(mine, samples[1], atol=1 / 255)
+    assert apart.max() == 1.0
+
+
+def test_a_strangers_name_cannot_write_into_the_page(tmp_path):
+    path = tmp_path / "a.onnx"
+    spec = replace(runtimes.load(_written(path)).spec, name="<script>alert(1)</script>")
+    path.write_bytes(faces_bytes(spec))
+    text = pages.html(compare(twins(path, 0.0), 2, request={}))
+    assert "<script" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def _written(path):
+    path.write_bytes(faces_bytes())
+    return path
+
+
+def test_the_drawing_has_a_line_for_each_and_a_floor_where_bits_are_equal(faces):
+    result = compare(twins(faces, 0.0, 1e-2), 2, request={})
+    (axes,) = pages.error_figure(result).axes
+    lines = {line.get_label(): np.array(line.get_ydata()) for line in axes.lines}
+    _, equal, off = result.rows
+    assert equal.worst == 0.0
+    np.testing.assert_allclose(lines["off by 0.01"], off.relative[1:])
+    assert len(set(lines["off by 0"])) == 1
+    assert 0.0 < lines["off by 0"][0] < min(TOLERANCE, *off.relative[1:])
+    assert axes.get_yscale() == "log"
