@@ -1,7 +1,7 @@
 """One network, every backend that is here, the same noise: how far apart do they end up?
 
-    toolkit quickstart                        # a network to compare with: a run folder and its .onnx
-    python examples/compare_backends.py       # writes compare.png here
+    toolkit quickstart    # a network to compare: its run folder and its .onnx
+    python examples/compare_backends.py quickstart/run quickstart/digits.onnx  # writes compare.png here
 
 Also `toolkit compare RUN MODEL.onnx`, which adds a report. Whoever has their own torch or MLX module puts
 it behind export.TorchModel or export.MlxModel and makes a Backend of it.
@@ -22,7 +22,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run", nargs="?", default="quickstart/run")
-    parser.add_argument("files", nargs="*", default=["quickstart/digits.onnx"])
+    parser.add_argument("files", nargs="*", help="its .onnx files, of any form")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", default="compare.png")
     options = parser.parse_args()
@@ -31,8 +31,6 @@ def main() -> None:
     result = compare(backends, 8, request={"solver": "heun", "steps": 20, "seed": 0})
     result = timed(result, rounds=options.rounds)
     print(table(result, absent))
-    for row in result.rows:
-        print(f"{row.backend.name}: first numbers of sample 0 {row.sample[0].reshape(-1)[:3]}")
     print(plots.save(options.out, error_figure(result)))
 
 

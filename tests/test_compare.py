@@ -18,10 +18,10 @@ from PIL import Image
 
 import runtimes
 from export import TorchModel, export_torch
+from export.onnx_export import export_onnx
 from runtimes import modelfile
-from runtimes.sample import plan
 from runtimes.session import PROVIDERS
-from runtimes.spec import Condition, Spec
+from runtimes.spec import Condition, Sampler, Spec
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, same
 from toolkit.cli import main
@@ -49,21 +49,27 @@ def toolkit(capfd):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A trained run and what was exported from it: run, net.onnx, sampler.onnx, seeded.onnx, bad.onnx."""
+    """A trained run and what was exported from it: a file of each form, a bad one."""
     folder = tmp_path_factory.mktemp("compare")
     last(train_torch.train(TINY, IMAGES, folder / "run", device="cpu"))
     module, spec = load(folder / "run")
-    for form in ("network", "sampler", "seeded"):
-        export_torch(module, spec, folder / f"{form}.onnx", form=form)
-    bend(folder / "network.onnx", folder / "bad.onnx", lambda w: w * np.float32(1.01))
+    network = folder / "network.onnx"
+    export_torch(module, spec, network)
+    plain = onnx.load_from_string(network.read_bytes())
+    del plain.metadata_props[:]
+    (folder / "plain.onnx").write_bytes(plain.SerializeToString())
+    short = replace(spec, sampler=Sampler("euler", 3))
+    for form, told in {"sampler": spec, "seeded": spec, "unrolled": short}.items():
+        export_onnx(folder / "plain.onnx", told, folder / f"{form}.onnx", form=form)
+    bend(network, folder / "bad.onnx")
     return folder
 
 
-def bend(source, target, change):
-    """The same sealed file with its largest weight changed."""
+def bend(source, target):
+    """The same sealed file, but four numbers of it, near 0.003 each, have the other sign."""
     model = onnx.load_from_string(source.read_bytes())
-    weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-    weight.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weight)), weight.name))
+    (weight,) = (one for one in model.graph.initializer if one.name == "leave.bias")
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
     kept = [one for one in model.metadata_props if one.key != modelfile.SEAL_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -73,8 +79,9 @@ def bend(source, target, change):
 def twins(path, *errors):
     """The model in a file as the reference, and twins of it whose predictions are off by so much."""
     model = runtimes.load(path, threads=1)
-    bent = [Backend(f"off by {e:g}", "", Twin(model, e), "") for e in errors]
-    return [Backend("the file", "", model, f"model = runtimes.load({str(path)!r})"), *bent]
+    opening = f"model = runtimes.load({str(path)!r})"
+    bent = [Backend(f"off by {e:g}", "", Twin(model, e), opening) for e in errors]
+    return [Backend("the file", "", model, opening), *bent]
 
 
 # Agreement
@@ -111,16 +118,25 @@ def test_the_error_is_the_one_that_theory_says(faces):
     np.testing.assert_allclose(row.relative, row.absolute / np.array(scales), rtol=1e-6)
 
 
-@pytest.mark.parametrize("part", [0, 2])
-def test_the_largest_of_all_samples_counts(faces, part):
-    """A backend that is off in one sample of three only."""
-    exact, _ = twins(faces, 0.0)
-    label = ("cat", "dog", "owl")[part]
-    wrong = Twin(exact.model, 1e-2, lambda x, t, condition: (condition == part).any())
-    result = compare(
-        [exact, Backend("wrong", "", wrong, "")], 1, request={"label": label, "guidance": 1.0}
-    )
-    assert [row.backend.name for row in result.outside] == ["wrong"]
+class OneLabel:
+    """A model that is off where the label is this one."""
+
+    def __init__(self, model, label, error):
+        self.spec, self.model, self.label, self.error = model.spec, model, label, error
+
+    def network(self, x, t, condition=None):
+        wrong = (condition == self.label).reshape(-1, 1, 1, 1)
+        return self.model.network(x, t, condition) + wrong * np.float32(self.error)
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_the_largest_error_of_all_samples_counts(faces, label):
+    """One sample of three is off: by as much as if all were."""
+    (exact,) = twins(faces)
+    wrong = Backend("wrong", "", OneLabel(exact.model, label, 1e-2), "")
+    request = {"guidance": 1.0, "solver": "rk4", "steps": 8}
+    (row,) = compare([exact, wrong], 3, request=request).outside
+    assert row.absolute[-1] == pytest.approx(1e-2 * (1 - math.exp(-1)), abs=1e-6)
 
 
 def test_the_tolerance_decides(faces):
@@ -202,18 +218,17 @@ def test_a_mistake_is_one_line_and_exit_2(toolkit, mistake, faces, points, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["twin.onnx"]
 
 
-def test_a_request_that_a_file_cannot_do_names_the_file(folder):
-    files = [folder / "network.onnx", folder / "seeded.onnx"]
+def test_a_run_that_a_file_cannot_do_names_the_file(folder):
+    """Three Euler steps are built into it: those it does, and shows their end."""
+    files = [folder / "network.onnx", folder / "unrolled.onnx"]
     backends, _ = find(None, files)
-    todo = plan(backends[1].model, 2, label=0)
-    assert todo.way == "seeded"
-    short = replace(backends[1], model=replace(backends[1].model, file=_unrolled(files[1])))
-    with pytest.raises(ValueError, match=r"seeded.onnx on cpu: how: expected heun"):
-        compare([backends[0], short], 2, request={"steps": 7})
-
-
-def _unrolled(path):
-    return replace(modelfile.read(path), form="unrolled")
+    request = {"solver": "euler", "steps": 3, "guidance": 1.0}
+    result = compare(backends, 3, request=request)
+    assert (result.outside, result.rows[1].steps) == ((), (0, 3))
+    with pytest.raises(
+        ValueError, match=r"unrolled.onnx on cpu: how: expected euler with 3 steps"
+    ):
+        compare(backends, 2, request={**request, "steps": 7})
 
 
 # The command
@@ -238,7 +253,7 @@ def test_a_changed_byte_is_exit_1_and_named(folder, toolkit, tmp_path):
     code, out, err = toolkit("compare", folder / "run", changed, "--no-speed")
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
-    assert "changed.onnx: expected" in err
+    assert "changed.onnx: truncated or changed" in err
 
 
 def test_the_command_measures_speed_and_writes_everything(folder, toolkit, tmp_path):

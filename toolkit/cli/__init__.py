@@ -23,6 +23,7 @@ VERBS = {
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
     "inspect": "Say what an .onnx generates, how it was trained and how to sample it.",
     "compare": "Run a sampler by torch, MLX and ONNX Runtime; show how far apart they are.",
+    "check": "Say which execution providers would take how much of an .onnx.",
     "conformance": "Hold this machine's ONNX Runtime against exact answers: orders and errors.",
     "plot": "Draw what solvers cost on an .onnx, or its flow in the plane.",
     "likelihood": "Say how likely data is under an .onnx of the likelihood form.",
