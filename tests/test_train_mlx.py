@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,17 @@ from mlx.utils import tree_flatten
 import runtimes
 from export import MlxModel, TorchModel, export_torch
 from runtimes.solvers import SOLVERS
-from toolkit import checkpoints, data, ema, networks, recipe, run_torch, train_mlx, train_torch
+from toolkit import (
+    checkpoints,
+    data,
+    ema,
+    networks,
+    processes_mlx,
+    recipe,
+    run_torch,
+    train_mlx,
+    train_torch,
+)
 from toolkit.cli.train import pick_backend
 from toolkit.draws import draw, key
 from toolkit.networks import NETWORKS, layers_mlx, layers_torch
@@ -134,7 +145,7 @@ def mlx_steps(mine, known, weights, steps, wrap=lambda function: function):
     for step in range(steps):
         row, x, noise, told = on(mx.array, batch_of(mine, known, step))
         batch = {"row": vars(row), "x": x, "noise": noise, "told": told}
-        state, seen = step_once(state, batch, train_mlx._numbers(mine, step))
+        state, seen = step_once(state, batch, train_mlx.numbers_at(mine, step))
         mx.eval(state, seen)
         norms.append(seen[1].item())
     return State(**state), norms
@@ -504,6 +515,23 @@ def test_a_signal_saves_and_the_continuation_is_the_whole_run(arrays, tmp_path):
     assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="no g++ is run")
+def test_ctrl_c_at_a_terminal_also_ends_the_compiler_and_the_step_is_finished(arrays, tmp_path):
+    """MLX on a CPU compiles its pieces one by one in the first step: Ctrl-C hits the second or a later."""
+    where = {**os.environ, "TMPDIR": str(tmp_path)}  # none compiled before
+    words = command(arrays, tmp_path / "run", "--steps", 200)
+    with subprocess.Popen(
+        words, env=where, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        while not list(tmp_path.glob("mlx/*/cpu/*.so")) and process.poll() is None:
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate()[1]
+    assert process.returncode == 130, err
+    assert checkpoints.latest(tmp_path / "run").step == 1
+
+
 def test_auto_is_the_backend_of_the_run_or_torch(whole, torchs, tmp_path):
     assert framework_of(whole) == pick_backend("auto", whole, True) == "mlx"
     assert framework_of(torchs) == pick_backend("auto", torchs, True) == "torch"
@@ -543,8 +571,10 @@ def test_devices_are_checked_before_anything_is_written(tmp_path):
     assert pick_device("cpu").type == mx.cpu
 
 
-def test_advice_is_one_line_or_none():
-    """How fast this machine's BLAS is, is not ours to say; a library that can be preloaded is named."""
-    words = advice("cpu")
-    assert "\n" not in words
-    assert not words or "LD_PRELOAD=libopenblas" in words
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX has a fast BLAS")
+def test_advice_is_one_line_where_a_product_is_slow_and_none_where_it_is_not(monkeypatch):
+    """How fast this machine's BLAS is, is not ours to say: the bar is moved instead."""
+    monkeypatch.setattr(processes_mlx, "SLOW", 1e9)
+    assert re.fullmatch(r"MLX multiplies .* [0-9]+% of .*LD_PRELOAD=libopenblas\S+", advice("cpu"))
+    monkeypatch.setattr(processes_mlx, "SLOW", 0.0)
+    assert advice("cpu") == ""

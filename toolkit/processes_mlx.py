@@ -56,7 +56,7 @@ def advice(device: str) -> str:
 
     MLX for Linux brings the reference BLAS, one to four GFLOP/s; any other in its place is faster.
     """
-    if sys.platform != "linux" or pick_device(device).type != mx.cpu:
+    if sys.platform != "linux" or pick_device(device).type != mx.cpu or not processes().first:
         return ""
     a = np.ones((256, 256), np.float32)
     with mx.stream(mx.cpu):

@@ -7,6 +7,7 @@ The same verbs as train_torch.py and the same folder, see `runs`. A step is one 
 arrays, from a State to the next; all randomness comes from (seed, step), see `draws`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -36,6 +37,7 @@ __all__ = ["Progress", "load", "spec_of", "train"]
 
 BETAS = (0.9, 0.99)
 TINY = 1e-8
+PIECE = re.compile(r"/[^:]*/mlx/[^/:]+/cpu/[^/:]+\.so")  # as MLX names one that it cannot load
 
 
 def train(
@@ -83,7 +85,7 @@ def advance(
     batch: dict[str, Any],
     numbers: mx.array,
 ) -> tuple[dict[str, dict[str, mx.array]], mx.array]:
-    """(the state after a step, [the loss before it, the norm of its gradient]); numbers: see `_numbers`.
+    """(the state after a step, [the loss before it, the norm of its gradient]); numbers: see `numbers_at`.
 
     AdamW with decoupled decay: Loshchilov & Hutter 2019, Alg. 2, with the bias corrections of Kingma &
     Ba 2015, Alg. 1.
@@ -106,7 +108,7 @@ def advance(
     return vars(after), mx.stack([average(ours, {"loss": loss})["loss"], norm])
 
 
-def _numbers(recipe: Recipe, step: int) -> mx.array:
+def numbers_at(recipe: Recipe, step: int) -> mx.array:
     """[1 - lr decay, lr / (1 - beta1^k), sqrt(1 - beta2^k), decay of the average] of the k-th step."""
     rate, k = rate_at(recipe, step), step + 1
     root = (1.0 - BETAS[1] ** k) ** 0.5
@@ -141,7 +143,7 @@ def _start(
     module = networks.build(recipe, data, layers_mlx)
     state = first_state(module)
     step = partial(advance, module, recipe, ours)
-    # on a CPU the compiled pieces are files that all processes share: two would write one at once
+    # on a CPU compiled pieces are shared files, which two processes of an older MLX write at once
     alone = ours.world == 1 or device.type == mx.gpu
     run = Run(
         recipe=recipe,
@@ -171,12 +173,30 @@ def _step(run: Run) -> float:
         row = drawn.row.to(lambda values: mx.array(values[share]))
         told = None if drawn.condition is None else mx.array(drawn.condition[share])
         batch = {"row": vars(row), "x": x, "noise": noise, "told": told}
-        state, seen = run.advance(vars(run.state), batch, _numbers(recipe, run.step))
-        mx.eval(state, seen)
+        state, seen = _evaluated(run, batch)
         value, size = seen.tolist()
     runs.check_finite(run, value, size)  # before the weights are touched
     run.state = State(**state)
     return float(value)
+
+
+def _evaluated(run: Run, batch: dict[str, Any]) -> tuple[dict[str, dict[str, mx.array]], mx.array]:
+    """`advance`, again if a compiled piece of it cannot be loaded, without that piece.
+
+    On a CPU, MLX runs g++ for each and keeps its file. At a terminal Ctrl-C ends that g++ too, and MLX
+    keeps half a file, which would fail every run to come.
+    """
+    given = vars(run.state), batch, numbers_at(run.recipe, run.step)
+    for _ in range(3):
+        try:
+            mx.eval(after := run.advance(*given))
+            return after
+        except RuntimeError as error:
+            if (piece := PIECE.search(str(error))) is None:
+                raise
+            Path(piece[0]).unlink(missing_ok=True)
+    mx.eval(after := run.advance(*given))
+    return after
 
 
 def _batch(run: Run, drawn: Draw, share: slice) -> tuple[mx.array, mx.array]:

@@ -335,6 +335,7 @@ ROWS = [
     Fault("C03", "full disk (tmpfs of 6 MB)", full_disk, never=True),
     Fault("C03b", "file size limit", file_limit, never=True),
     Fault("C05", "resume at step 1, edge, mid-epoch, in a row", program(RESUMED, limit=120.0), never=True),
+    Fault("C05b", "the same with MLX", program(RESUMED.replace("train_torch", "train_mlx"), limit=120.0), slow=True),
     Fault("C07", "SIGTERM while training", cut(signal.SIGTERM, 143), never=True),
     Fault("C07b", "Ctrl-C while training", cut(signal.SIGINT, 130), never=True, slow=True),
     Fault("C07c", "a second signal", twice, slow=True),
