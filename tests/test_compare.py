@@ -23,9 +23,9 @@ from runtimes import modelfile
 from runtimes.session import PROVIDERS
 from runtimes.spec import Condition, Sampler, Spec
 from toolkit import pages, reports, train_torch
-from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, same
+from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
 from toolkit.cli import main
-from toolkit.compare import TOLERANCE, compare, program, timed
+from toolkit.compare import TOLERANCE, compare, timed
 from toolkit.run_torch import load
 from toolkit.timing import interleaved, peak_of, quartiles
 
@@ -317,7 +317,9 @@ def test_the_program_of_a_cold_start_draws_the_first_sample(folder, label):
     result = compare(
         backends, 2, request={"label": label, "solver": "euler", "steps": 3, "seed": 5}
     )
-    text = program(backends[-1], result).replace("runtimes.sample", "x = runtimes.sample")
+    text = program(backends[-1], result.plan, result.request).replace(
+        "runtimes.sample", "x = runtimes.sample"
+    )
     text += "\nprint(x[0].tolist())"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     np.testing.assert_allclose(json.loads(done.stdout), result.rows[-1].sample[0], atol=1e-6)
@@ -336,7 +338,7 @@ def test_contexts_reach_that_program_too(tmp_path):
     backends = [Backend(name, "", Told(spec), "") for name in "ab"]
     result = compare(backends, 3, request={"guidance": 1.0})
     assert len(np.unique(result.plan.condition, axis=0)) == 3
-    text = program(backends[0], result)
+    text = program(backends[0], result.plan, result.request)
     first = re.search(r"context = numpy.array\((.*), numpy", text)[1]
     np.testing.assert_array_equal(np.float32(json.loads(first)), result.plan.condition[0])
     assert "sample(model, 1, context=context, " in text

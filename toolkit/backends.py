@@ -5,16 +5,19 @@
 The weights of a run folder are shared by both frameworks. Whatever is not here is listed with the reason.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import runtimes
 from runtimes.choices import quoted
 from runtimes.modelfile import ModelError
-from runtimes.sample import Sampleable
+from runtimes.sample import Plan, Sampleable, State
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Spec
+
+from .timing import peak_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Backend:
     version: str
     model: Sampleable
     opening: str
+
+    def states(self, todo: Plan, pace: float = 0.0) -> Iterator[State]:
+        """Its own states of that run, the noise first; pace: as `Plan.states` takes it."""
+        return replace(todo, model=self.model).states(0, len(todo.seeds), pace)
+
+    def peak(self, todo: Plan, request: Mapping[str, Any]) -> float:
+        """Megabytes of memory of a process that opens it and draws the first sample of that run."""
+        return peak_of(program(self, todo, request))
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,19 @@ def find(
                     raise
                 absent.append(Absent(f"{path} on {word}", str(error)))
     return backends, absent
+
+
+def program(backend: Backend, todo: Plan, request: Mapping[str, Any]) -> str:
+    """A Python program that opens a backend and draws the first sample of the run."""
+    told, condition = dict(request), todo.condition
+    lines = ["import numpy, runtimes", backend.opening]
+    if told.pop("context", None) is not None:
+        lines.append(f"context = numpy.array({condition[0].tolist()}, numpy.float32)")
+    elif condition is not None:
+        none = condition[0] == todo.model.spec.condition.classes
+        told["label"] = "none" if none else int(condition[0])
+    given = "context=context, " if "context" in request else ""
+    return "\n".join([*lines, f"runtimes.sample(model, 1, {given}**{told!r})"])
 
 
 def same(backends: Sequence[Backend]) -> None:

@@ -13,6 +13,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from runtimes.session import Floats
 from runtimes.spec import Spec
 
 from .backends import Backend, same
-from .timing import interleaved, peak_of, quartiles
+from .timing import interleaved, quartiles
 
 TOLERANCE = 1e-4  # relative, float32: that of the gate every export passes
 MOST = 100_000  # samples: every state of two backends is held
@@ -113,7 +114,7 @@ def compare(
             if progress is not None:
                 progress(before + step, len(backends) * steps, name)
 
-        states, failure = _states(backend, replace(todo, model=backend.model), tell)
+        states, failure = _states(backend, todo, tell)
         if failure and not rows:
             raise FloatingPointError(f"{backend.name}: {failure}")
         reference = reference or states
@@ -131,15 +132,19 @@ def timed(
     whole("rounds", rounds, 1, 1000)
     todo = comparison.plan
     able = {row.backend.name: row for row in comparison.rows if not row.failure}
-    runs = {name: _whole(replace(todo, model=row.backend.model)) for name, row in able.items()}
+    peaks = dict.fromkeys(able, 0.0)
+
+    def run(backend: Backend) -> None:
+        for _ in backend.states(todo, math.inf):  # the last one is asked for
+            pass
+
+    def start(backend: Backend) -> None:
+        peak = backend.peak(todo, comparison.request)
+        peaks[backend.name] = max(peak, peaks[backend.name])
+
+    runs = {name: partial(run, row.backend) for name, row in able.items()}
+    starts = {name: partial(start, row.backend) for name, row in able.items()}
     rates = interleaved(runs, rounds, _word(progress, "runs"))
-    peaks: dict[str, float] = {}
-
-    def start(row: Row) -> None:
-        peak = peak_of(program(row.backend, comparison))
-        peaks[row.backend.name] = max(peak, peaks.get(row.backend.name, 0.0))
-
-    starts = {name: lambda row=row: start(row) for name, row in able.items()}
     cold = interleaved(starts, min(rounds, STARTS), _word(progress, "processes"))
     rows = []
     for row in comparison.rows:
@@ -149,20 +154,6 @@ def timed(
             row = replace(row, rate=rate, cold=quartiles(cold[name])[1], megabytes=peaks[name])
         rows.append(row)
     return replace(comparison, rows=tuple(rows))
-
-
-def program(backend: Backend, comparison: Comparison) -> str:
-    """A Python program that opens a backend and draws the first sample of the run."""
-    request, condition = dict(comparison.request), comparison.plan.condition
-    lines = ["import numpy, runtimes", backend.opening]
-    if condition is not None and condition.dtype == np.int64:
-        none = comparison.plan.model.spec.condition.classes
-        request["label"] = "none" if condition[0] == none else int(condition[0])
-    elif condition is not None:
-        request.pop("context")
-        lines.append(f"context = numpy.array({condition[0].tolist()}, numpy.float32)")
-    given = "context=context, " if "context" in comparison.request else ""
-    return "\n".join([*lines, f"runtimes.sample(model, 1, {given}**{request!r})"])
 
 
 def _settled(spec: Spec, n: int, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +195,7 @@ def _states(
     """The states by step, and why there are no more of them. ValueError for a run it cannot do."""
     states: dict[int, Floats] = {}
     try:
-        for state in todo.states(0, len(todo.seeds)):
+        for state in backend.states(todo):
             states[state.step] = state.x
             tell(state.step)
     except (FloatingPointError, ModelError) as error:
@@ -229,13 +220,3 @@ def _row(
 
 def _word(progress: Progress | None, word: str) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(done, total, word)
-
-
-def _whole(todo: Plan) -> Callable[[], None]:
-    """All samples in one batch, seen at their end only."""
-
-    def run() -> None:
-        for _ in todo.states(0, len(todo.seeds), math.inf):
-            pass
-
-    return run
