@@ -26,6 +26,7 @@ from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
 from toolkit.cli import main
 from toolkit.compare import TOLERANCE, compare, timed
+from toolkit.node import find_node
 from toolkit.run_torch import load
 from toolkit.timing import interleaved, peak_of, quartiles
 
@@ -306,6 +307,18 @@ def test_without_files_torch_and_mlx_are_compared(folder):
     assert [backend.name for backend in backends] == list(FRAMEWORKS)
     assert absent == [Absent("onnxruntime", "no .onnx was given")]
     assert not compare(backends, 2, request={"steps": 3}).outside
+
+
+def test_node_is_absent_with_the_reason(folder, tmp_path, monkeypatch):
+    backends, _ = find(None, [folder / "network.onnx"])
+    assert find_node(None, backends) == (
+        [],
+        [Absent("node", "not asked for; give --node examples/node")],
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_node(tmp_path, backends)[1] == [Absent("node", "no node on the PATH")]
+    (tmp_path / "node").touch(mode=0o755)
+    assert find_node(tmp_path, backends)[1][0].reason.startswith(f"{tmp_path} has no states.mjs")
 
 
 # Time and memory

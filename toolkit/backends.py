@@ -8,7 +8,7 @@ The weights of a run folder are shared by both frameworks. Whatever is not here 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import runtimes
 from runtimes.choices import quoted
@@ -28,6 +28,7 @@ class Backend:
     version: str
     model: Sampleable
     opening: str
+    resident: ClassVar[bool] = True  # stays open between runs, so that they can be timed
 
     def states(self, todo: Plan, pace: float = 0.0) -> Iterator[State]:
         """Its own states of that run, the noise first; pace: as `Plan.states` takes it."""

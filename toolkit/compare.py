@@ -142,16 +142,19 @@ def timed(
         peak = backend.peak(todo, comparison.request)
         peaks[backend.name] = max(peak, peaks[backend.name])
 
-    runs = {name: partial(run, row.backend) for name, row in able.items()}
+    staying = [row.backend for row in able.values() if row.backend.resident]
+    runs = {backend.name: partial(run, backend) for backend in staying}
     starts = {name: partial(start, row.backend) for name, row in able.items()}
     rates = interleaved(runs, rounds, _word(progress, "runs"))
     cold = interleaved(starts, min(rounds, STARTS), _word(progress, "processes"))
     rows = []
     for row in comparison.rows:
         name = row.backend.name
-        if name in able:
+        if name in rates:
             rate = quartiles([len(todo.seeds) / seconds for seconds in rates[name]])
-            row = replace(row, rate=rate, cold=quartiles(cold[name])[1], megabytes=peaks[name])
+            row = replace(row, rate=rate)
+        if name in able:
+            row = replace(row, cold=quartiles(cold[name])[1], megabytes=peaks[name])
         rows.append(row)
     return replace(comparison, rows=tuple(rows))
 

@@ -138,15 +138,7 @@ def _line(row: Row, result: Comparison, speed: bool, most: float) -> str:
     cells = [f"{error:.1e}" for error in errors] + [""] * (3 - len(errors))
     if row is result.rows[0]:
         cells = ["", "", ""]
-    if speed and row.rate is not None:
-        low, middle, high = row.rate
-        cells.append(
-            f'<span class="bar"><i style="width:{100 * middle / most:.0f}%"></i></span>'
-            f"{middle:.3g} <small>[{low:.3g}, {high:.3g}]</small>"
-        )
-        cells += [f"{row.cold:.2f} s", f"{row.megabytes:.0f} MB"]
-    elif speed:
-        cells += [""] * 3
+    cells += _speed(row, most) if speed else []
     why = f"<br><small>{escape(row.failure)}</small>" if row.failure else ""
     return (
         f"<tr><td><b>{escape(row.backend.name)}</b><br><small>{escape(row.backend.version)}</small>{why}"
@@ -154,6 +146,20 @@ def _line(row: Row, result: Comparison, speed: bool, most: float) -> str:
         + "".join(f"<td>{cell}</td>" for cell in cells)
         + "</tr>"
     )
+
+
+def _speed(row: Row, most: float) -> list[str]:
+    """Its cells of rate, cold start and memory, empty where they were not measured."""
+    rate, start = "", ["", ""]
+    if row.rate is not None:
+        low, middle, high = row.rate
+        rate = (
+            f'<span class="bar"><i style="width:{100 * middle / most:.0f}%"></i></span>'
+            f"{middle:.3g} <small>[{low:.3g}, {high:.3g}]</small>"
+        )
+    if row.cold is not None:
+        start = [f"{row.cold:.2f} s", f"{row.megabytes:.0f} MB"]
+    return [rate, *start]
 
 
 def _absent(absent: Sequence[Absent]) -> str:

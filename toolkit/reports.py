@@ -56,11 +56,11 @@ def _figures(row: Row, result: Comparison, speed: bool) -> str:
         end = math.nan if row.sample is None else row.relative[-1]
         largest = math.nan if row.sample is None else row.absolute[-1]
         line = f"{row.worst:>10.1e}{end:>10.1e}{largest:>10.1e}"
-    if not speed or row.rate is None or row.cold is None:
+    if not speed:
         return line
-    low, middle, high = row.rate
-    rate = f"{middle:.3g} [{low:.3g}, {high:.3g}]"
-    return f"{line}{rate:>22}{row.cold:>10.2f} s{row.megabytes:>6.0f} MB"
+    rate = "" if row.rate is None else "{1:.3g} [{0:.3g}, {2:.3g}]".format(*row.rate)
+    start = "" if row.cold is None else f"{row.cold:>10.2f} s{row.megabytes:>6.0f} MB"
+    return f"{line}{rate:>22}{start}"
 
 
 def to_json(result: Comparison, absent: Sequence[Absent]) -> str:

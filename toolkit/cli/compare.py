@@ -20,6 +20,7 @@ from toolkit.cli.words import one_line
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest relative error.")
 @click.option("--rounds", default=5, show_default=True, help="Runs of each that are timed.")
 @click.option("--no-speed", is_flag=True, help="Leave rates, cold starts and memory out.")
+@click.option("--node", metavar="DIR", help="Node too: examples/node, where npm ci ran.")
 @click.option("-o", "--out", metavar="FILE.html", help="A report with pictures.")
 @click.option(
     "--json", "json_out", metavar="FILE", help="All numbers; - is stdout, without the table."
@@ -37,6 +38,7 @@ def compare(
     tolerance: float,
     rounds: int,
     no_speed: bool,
+    node: str | None,
     out: str | None,
     json_out: str | None,
     force: bool,
@@ -51,6 +53,7 @@ def compare(
     toolkit compare runs/digits digits.onnx
     toolkit compare runs/digits digits.onnx digits-sampler.onnx --guidance 2 --out report.html
     toolkit compare runs/digits                # torch beside MLX
+    toolkit compare digits.onnx digits-sampler.onnx --node examples/node
     """
     from runtimes.conditions import whole
     from runtimes.files import refuse_existing, write_whole
@@ -79,7 +82,7 @@ def compare(
         "seed": seed,
     }
     with stopped_by_signals():
-        backends, absent = _found(models)
+        backends, absent = _found(models, node)
         bar = Bar("comparing").show
         result = measure(backends, count, request=request, tolerance=tolerance, progress=bar)
         if not no_speed:
@@ -100,10 +103,11 @@ def compare(
         raise SystemExit(1)
 
 
-def _found(models: tuple[str, ...]) -> Any:
+def _found(models: tuple[str, ...], node: str | None) -> Any:
     """The backends and what is absent. A changed or broken model file is a finding: exit code 1."""
     from runtimes import ModelError
     from toolkit.backends import find
+    from toolkit.node import find_node
 
     files = [path for path in models if path.endswith(".onnx")]
     runs = [path for path in models if path not in files]
@@ -113,6 +117,8 @@ def _found(models: tuple[str, ...]) -> Any:
             "export one of them and give its .onnx"
         )
     try:
-        return find(runs[0] if runs else None, files)
+        backends, absent = find(runs[0] if runs else None, files)
+        more, lacking = find_node(node, backends)
+        return [*backends, *more], [*absent, *lacking]
     except ModelError as error:
         raise click.ClickException(str(error)) from error
