@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import math
 import re
@@ -355,6 +356,28 @@ def test_contexts_reach_that_program_too(tmp_path):
     first = re.search(r"context = numpy.array\((.*), numpy", text)[1]
     np.testing.assert_array_equal(np.float32(json.loads(first)), result.plan.condition[0])
     assert "sample(model, 1, context=context, " in text
+
+
+def test_a_rate_is_samples_and_a_start_seconds(faces, monkeypatch):
+    """By a clock that ticks twice a second, once each time it is looked at."""
+    ticks = itertools.count(0.0, 0.5)
+    result = compare(twins(faces, 0.0), 6, request={"steps": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.timing.time.perf_counter", lambda: next(ticks))
+        told = []
+        result = timed(result, rounds=2, progress=lambda *words: told.append(words))
+    assert [(row.rate, row.cold) for row in result.rows] == [((12.0, 12.0, 12.0), 0.5)] * 2
+    assert told[3] == (4, 4, "runs")
+    assert told[-1] == (4, 4, "processes")
+
+
+def test_what_the_model_recommends_is_what_all_do(faces):
+    result = compare(twins(faces, 0.0), 3, request={"seed": 7, "solver": None})
+    recommended = {"solver": "heun", "steps": 4, "grid": "uniform", "guidance": 1.5}
+    assert result.request == recommended | {"seed": 7, "label": [0, 1, 2]}
+    assert (result.plan.calls, result.plan.weight) == (8, 1.5)
+    own = compare(twins(faces, 0.0), 3, request={"grid": [0.0, 0.4, 1.0]})
+    assert own.plan.times == (0.0, 0.4, 1.0)
 
 
 def test_everyone_takes_a_turn_in_each_round():

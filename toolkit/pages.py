@@ -58,9 +58,10 @@ def error_figure(result: Comparison, theme: Theme = LIGHT) -> "Figure":
     for index, row in enumerate(rows):
         t = [result.plan.times[step] for step in row.steps[1:]]
         height = np.maximum(row.relative[1:], floor)
+        wide = 1.4 + 1.6 * (len(rows) - 1 - index) / max(len(rows) - 1, 1)  # equal lines nest
         axes.plot(
-            t, height, color=theme.lines[index % len(theme.lines)], linewidth=1.6,
-            marker="o", markersize=3.2, clip_on=False, label=row.backend.name, zorder=3,
+            t, height, color=theme.lines[index % len(theme.lines)], linewidth=wide, marker="o",
+            markersize=2 * wide, clip_on=False, label=row.backend.name, zorder=3,
             linestyle="-" if index < len(theme.lines) else "--",
         )  # fmt: skip
     axes.axhline(result.tolerance, color=theme.ink, linewidth=1.0, dashes=(4, 3), zorder=1)
@@ -268,6 +269,7 @@ small, .quiet, footer { color: var(--soft); font-size: .82rem }
   border-radius: 2px; overflow: hidden } .bar i { display: block; height: 100%; background: var(--bar) }
 ul.quiet { margin: 0; padding-left: 1.1rem } p.quiet { margin: 1rem 0 .2rem }
 .plot img { width: 100%; height: auto; display: block }
+.strips div:has(small) { margin-bottom: .6rem }
 .strips { display: grid; grid-template-columns: minmax(8rem, 12rem) 1fr; gap: .5rem 1rem;
   align-items: center; overflow-wrap: anywhere }
 .strip { display: flex; gap: 4px } .strip img { flex: 1; min-width: 0; max-width: 72px;
