@@ -108,7 +108,7 @@ def test_the_same_files_every_time_and_another_cache_for_another_model(sampler, 
 
 
 def test_a_name_is_no_markup(sampler, dist, tmp_path):
-    evil = tmp_path / '"><img src=x onerror=alert(1)><script>.onnx'
+    evil = tmp_path / '{{CONFIG}}"><img src=x onerror=alert(1)><script>.onnx'
     evil.write_bytes(sampler.read_bytes())
     site.write_page(tmp_path / "page.html", evil, dist)
     page = (tmp_path / "page.html").read_text()

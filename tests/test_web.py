@@ -118,7 +118,8 @@ def test_a_visit(models, folder):
     request = assert_equal(keyed, model, 1e-5)
     assert (request["label"], request["seed"]) == (0, 8)
     assert_equal(offline, model, 1e-5)
-    assert errors == []
+    # a browser may look for a newer sw.js and say that it could not
+    assert [error for error in errors if "ERR_INTERNET_DISCONNECTED" not in error] == []
     assert (SHOTS / "web.png").stat().st_size > 10_000
 
 

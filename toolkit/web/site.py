@@ -202,10 +202,13 @@ def _policy(script: str, style: str, connect: str) -> str:
 def _page(file: ModelFile, runtimes: Mapping[str, object], policy: str) -> str:
     config = {"name": file.path.name, "model": MODEL, "runtimes": runtimes}
     config["offline"] = "unsafe-inline" not in policy
-    page = source("index.html")
-    page = page.replace("{{POLICY}}", policy).replace("{{NAME}}", html.escape(file.path.name))
-    # < as an escape: a name can end no element then
-    return page.replace("{{CONFIG}}", json.dumps(config).replace("<", "\\u003c"))
+    words = {
+        "POLICY": policy,
+        "NAME": html.escape(file.path.name),
+        # < as an escape: a name can end no element then
+        "CONFIG": json.dumps(config).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: words[found[1]], source("index.html"))
 
 
 def _worker(files: Mapping[str, bytes], remote: list[str]) -> bytes:
