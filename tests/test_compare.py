@@ -21,7 +21,7 @@ import runtimes
 from export import TorchModel, export_torch
 from export.onnx_export import export_onnx
 from runtimes import modelfile
-from runtimes.session import PROVIDERS
+from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Condition, Sampler, Spec
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
@@ -320,6 +320,19 @@ def test_node_is_absent_with_the_reason(folder, tmp_path, monkeypatch):
     assert find_node(tmp_path, backends)[1] == [Absent("node", "no node on the PATH")]
     (tmp_path / "node").touch(mode=0o755)
     assert find_node(tmp_path, backends)[1][0].reason.startswith(f"{tmp_path} has no states.mjs")
+
+
+def test_every_file_runs_on_every_provider(faces, points, monkeypatch):
+    """With a second one that the wheels for Linux have; it leaves all nodes to the CPU."""
+    other = "AzureExecutionProvider"
+    if other not in onnxruntime().get_available_providers():
+        pytest.skip(f"providers: expected {other}, got none")
+    monkeypatch.setitem(PROVIDERS, "azure", (other, {}))
+    backends, absent = find(None, [faces, points, faces])
+    wanted = [(path, word) for word in ("cpu", "azure") for path in (faces, points)]
+    assert [backend.name for backend in backends] == [f"{path} on {word}" for path, word in wanted]
+    assert [backend.model.provider for backend in backends] == [word for _, word in wanted]
+    assert "onnxruntime on azure" not in {one.name for one in absent}
 
 
 # Time and memory
