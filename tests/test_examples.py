@@ -1,6 +1,7 @@
 """Every example runs, small, and leaves what it says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 import runtimes
-from toolkit import data
+from toolkit import data, train_torch
+
+from .test_train_torch import IMAGES, TINY, last
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -30,6 +33,16 @@ def test_own_network(tmp_path):
     # after 400 steps not yet moons, but no longer noise: as wide and as high as they are
     assert np.allclose(points.std(0), data.load("two-moons").x.std(0), atol=0.15)
     with Image.open(tmp_path / "moons.png") as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture))) > 20
+
+
+def test_compare_backends(tmp_path):
+    last(train_torch.train(TINY, IMAGES, tmp_path / "run", device="cpu"))
+    out = run("compare_backends.py", tmp_path, "run", "--rounds", "1")
+    assert re.search(r"^mlx +\d.*MB$", out, re.M)
+    assert "all 2 within the tolerance" in out
+    with Image.open(tmp_path / "compare.png") as picture:
         assert min(picture.size) > 300
         assert len(np.unique(np.asarray(picture))) > 20
 

@@ -22,6 +22,7 @@ VERBS = {
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
     "inspect": "Say what an .onnx generates, how it was trained and how to sample it.",
+    "compare": "Run a sampler by torch, MLX and ONNX Runtime; show how far apart they are.",
     "check": "Say which execution providers would take how much of an .onnx.",
     "conformance": "Hold this machine's ONNX Runtime against exact answers: orders and errors.",
     "web": "Write a page that samples an .onnx in the browser, as a folder or one file.",
