@@ -2,7 +2,7 @@
 
     from export import export_torch
     export_torch(my_module, spec, "mine.onnx")      # my_module(x, time, condition)
-    export_likelihood(my_module, spec, "mine-likelihood.onnx")  # for runtimes.likelihood
+    export_torch(my_module, spec, "mine-likelihood.onnx", form="likelihood")  # for runtimes.likelihood
 
 Names are looked up on first use, so importing this package loads neither torch, mlx nor onnx.
 """
@@ -13,17 +13,17 @@ from .verify import ParityError, Report
 
 if TYPE_CHECKING:
     from .mlx_model import MlxModel
-    from .torch_export import export_likelihood, export_torch
+    from .torch_export import export_torch
     from .torch_model import TorchModel
 
-__all__ = ["MlxModel", "ParityError", "Report", "TorchModel", "export_likelihood", "export_torch"]
+__all__ = ["MlxModel", "ParityError", "Report", "TorchModel", "export_torch"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("export_torch", "export_likelihood"):
-        from . import torch_export
+    if name == "export_torch":
+        from .torch_export import export_torch
 
-        return getattr(torch_export, name)
+        return export_torch
     if name == "MlxModel":
         from .mlx_model import MlxModel
 

@@ -250,15 +250,15 @@ class Inpainting:
         """Network evaluations of each sample."""
         return sum(self.todo.trace(pair).calls for pair in pairwise(self.times))
 
-    def states(self, start: int, stop: int) -> Iterator[State]:
-        """The states of samples start..stop-1 after each projection, the initial one first."""
+    def states(self, start: int, stop: int, pace: float = 0.0) -> Iterator[State]:
+        """The states of samples start..stop-1 after each projection, the initial one first: all of them."""
         todo, known, steps = self.todo, self.known[start:stop], len(self.todo.times) - 1
         begin = todo.times[0]
         free = replace(todo, data=None).first(start, stop, begin)
         x = np.where(known, todo.first(start, stop, begin), free)
         yield State(x, 0, steps, begin)
         for step, (t, s) in enumerate(pairwise(self.times), 1):
-            (x,) = todo.follow(start, stop, todo.trace((t, s)), x, before=step - 1)
+            ((_, x),) = todo.follow(start, stop, todo.trace((t, s)), x, before=step - 1)
             path = todo.first(start, stop, s) if step < steps else self.data[start:stop]
             x = np.where(known, path, x)
             yield State(x, step, steps, s)

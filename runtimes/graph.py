@@ -1,7 +1,8 @@
 """The graph inside a model file, walked before ONNX Runtime sees it.
 
 Allowed: standard operators (`operators.OPERATORS`) in one flat list, and weights whose declared size
-is the size of the data beside them. Refused: everything that could run without end, read another
+is the size of the data beside them; in a sampler also one Scan and one If at the top, each around a
+flat list, for both end by construction. Refused: everything that could run without end, read another
 file, or mean one thing here and another to ONNX Runtime.
 """
 
@@ -83,6 +84,8 @@ TENSOR = layout(
     "16 bytes metadata_props*",
 )
 NESTED = ("g*", "graphs*", "sparse_tensor*", "sparse_tensors*", "ref_attr_name*")
+BLOCKS = ("Scan", "If")  # of a sampler: over the tableau's rows, and around the making of noise
+LABELS = (b"label", b"network.label")  # the name of the labels outside and inside the Scan
 DATA = ("raw_data", "float_data*", "int32_data*", "int64_data*", "double_data*", "uint64_data*")
 
 # element type -> its word, its bits, and the field that may hold it instead of raw_data
@@ -118,8 +121,12 @@ class ModelError(ValueError):
 
 @dataclass
 class Graph:
-    """What a walk has met: operators with their counts, weights by name, and tables `label` looks in."""
+    """What a walk has met: operators with their counts, weights by name, and tables `label` looks in.
 
+    blocks: which of `BLOCKS` may still come.
+    """
+
+    blocks: tuple[str, ...] = ()
     operators: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
@@ -140,6 +147,8 @@ def walk(message: Bytes, budget: Budget, into: Graph) -> None:
         raise ModelError(f"expected at most {MOST_NODES} nodes, got more; export a smaller one")
     for tensor in messages(found, "initializer*"):
         name, size = _tensor(tensor, budget)
+        if name in into.sizes:
+            raise ModelError(f"weight {name!r}: expected it once, got it twice; export again")
         into.sizes[name] = size
     for node in nodes:
         _node(node, budget, into)
@@ -150,8 +159,8 @@ def _node(message: Bytes, budget: Budget, into: Graph) -> None:
     found = read(message, NODE, budget)
     once(found)
     operator, domain = text(found, "op_type"), text(found, "domain")
-    if domain not in ("", "ai.onnx") or operator not in OPERATORS:
-        # The sampler's own Scan will be let through here, at the top level and once.
+    block = operator in into.blocks
+    if domain not in ("", "ai.onnx") or not (block or operator in OPERATORS):
         name = f"{domain}.{operator}" if domain else operator
         raise ModelError(
             "expected standard operators without control flow or random draws, "
@@ -159,7 +168,9 @@ def _node(message: Bytes, budget: Budget, into: Graph) -> None:
         )
     for attribute in messages(found, "attribute*"):
         parts = read(attribute, ATTRIBUTE, budget)
-        if any(word in parts for word in NESTED):
+        if block and "g*" in parts:
+            _inside(parts["g*"], budget, into)
+        elif any(word in parts for word in NESTED):
             raise ModelError(
                 f"expected plain nodes, got one with a nested graph or sparse tensor ({operator}); "
                 "a network has no control flow"
@@ -167,11 +178,19 @@ def _node(message: Bytes, budget: Budget, into: Graph) -> None:
         for tensor in (*messages(parts, "t"), *messages(parts, "tensors*")):
             _tensor(tensor, budget)
         once(parts)
-    if operator == "Gather" and [bytes(name) for name in messages(found, "input*")[1:]] == [
-        b"label"
-    ]:
+    into.blocks = tuple(word for word in into.blocks if word != operator)
+    looked_in = [bytes(name) for name in messages(found, "input*")[1:]]
+    if operator == "Gather" and len(looked_in) == 1 and looked_in[0] in LABELS:
         into.tables.append(bytes(messages(found, "input*")[0]).decode())
     into.operators[operator] = into.operators.get(operator, 0) + 1
+
+
+def _inside(graphs: list[Value], budget: Budget, into: Graph) -> None:
+    """The body of a Scan or the branches of an If: flat again."""
+    later, into.blocks = into.blocks, ()
+    for message in messages({"g*": graphs}, "g*"):
+        walk(message, budget, into)
+    into.blocks = later
 
 
 def _tensor(message: Bytes, budget: Budget) -> tuple[str, tuple[int, ...]]:

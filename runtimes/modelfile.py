@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .graph import MOST_FIELDS, Graph, ModelError, walk
+from .graph import BLOCKS, MOST_FIELDS, Graph, ModelError, walk
 from .protobuf import Broken, Budget, Bytes, layout, messages, number, once, text
 from .protobuf import read as fields
 
@@ -21,6 +21,9 @@ __all__ = ["ModelError", "ModelFile", "check", "read", "seal"]
 
 SPEC_KEY, REPORT_KEY, SEAL_KEY = "toolkit.spec", "toolkit.parity", "toolkit.sha256"
 FORM_KEY = "toolkit.form"  # absent: the network alone
+TABLEAUS_KEY = "toolkit.tableaus"
+FORMS = ("network", "likelihood", "sampler", "seeded", "unrolled")
+SAMPLERS = ("sampler", "seeded")  # those with a loop inside
 LARGEST_FILE = 2**31 - 1  # protobuf's own limit
 LARGE = 256 << 20  # bytes: beyond it even a look at what is wrong costs too much memory
 
@@ -46,7 +49,8 @@ OPSET = layout("1 bytes domain", "2 int version")
 class ModelFile:
     """A file that passed: its bytes, metadata, digest, opset and operators with their counts.
 
-    label_rows: the rows of every table that the input `label` picks a row of.
+    label_rows: the rows of every table that the input `label` picks a row of. tableau: the size of the
+    one baked into a sampler.
     """
 
     path: Path
@@ -56,6 +60,17 @@ class ModelFile:
     opset: int
     operators: dict[str, int]
     label_rows: tuple[int, ...] = ()
+    tableau: tuple[int, ...] = ()
+
+    @property
+    def form(self) -> str:
+        """What the graph returns: one of `FORMS`. Raises ModelError for one this version does not know."""
+        form = self.metadata.get(FORM_KEY, FORMS[0])
+        if form not in FORMS:
+            raise ModelError(
+                f"{self.path}: expected the form {', '.join(FORMS)}, got {form[:40]!r}; update this toolkit"
+            )
+        return form
 
 
 def seal(body: bytes) -> bytes:
@@ -143,7 +158,7 @@ def _why_unsealed(content: bytes) -> str:
 
 
 def _walk(path: Path, content: bytes, digest: str) -> ModelFile:
-    budget, graph = Budget(MOST_FIELDS), Graph()
+    budget = Budget(MOST_FIELDS)
     found = fields(memoryview(content), MODEL, budget)
     if "functions*" in found or "training_info*" in found:
         raise ModelError("expected no model functions, got one; inline them first")
@@ -155,6 +170,7 @@ def _walk(path: Path, content: bytes, digest: str) -> ModelFile:
         if key in metadata:
             raise ModelError(f"expected metadata {key!r} once, got it twice; export again")
         metadata[key] = text(parts, "value")
+    graph = Graph(BLOCKS if metadata.get(FORM_KEY) in SAMPLERS else ())
     for message in messages(found, "graph"):  # protobuf would merge two, so both are walked
         walk(message, budget, graph)
     once(found)
@@ -163,7 +179,16 @@ def _walk(path: Path, content: bytes, digest: str) -> ModelFile:
             f"expected metadata {SPEC_KEY!r}, got none; write it with 'toolkit export'"
         )
     opset = _opset(messages(found, "opset_import*"), budget)
-    return ModelFile(path, content, metadata, digest, opset, graph.operators, graph.label_rows)
+    return ModelFile(
+        path,
+        content,
+        metadata,
+        digest,
+        opset,
+        graph.operators,
+        graph.label_rows,
+        graph.sizes.get("tableau", ()),
+    )
 
 
 def _opset(imports: list[Bytes], budget: Budget) -> int:

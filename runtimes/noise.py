@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 LARGEST_SEED = 2**53 - 1  # the last integer that JavaScript holds exactly
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 # Upper half of the table in units of 2^-20: mid-point quantiles q of 256 equal slices of N(0, 1),
 # bent by a q^3 + b q^5 so that the mean of four has unit variance and no 4th or 6th cumulant.
@@ -83,7 +83,7 @@ def threefry(
     keys = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
     x, y = counter0 + keys[0], counter1 + keys[1]
     for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
+        for rotation in ROTATIONS[group % 2]:
             x = x + y
             y = ((y << np.uint32(rotation)) | (y >> np.uint32(32 - rotation))) ^ x
         x = x + keys[(group + 1) % 3]

@@ -5,6 +5,7 @@ returns the last states. Sample i of a run depends on its own seed, seed + i, an
 only: not on n, on the batch size or on the other samples.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from . import grids
+from . import grids, ways
 from .adaptive import PAIRS
 from .charts import CHARTS
 from .choices import choose, is_number
@@ -28,20 +29,21 @@ from .conditions import (
     spec_of,
     whole,
 )
-from .guidance import Weight, autoguided, check_between, guided, plus_plus
+from .guidance import Guided, Weight, autoguided, check_between, guided, plus_plus
 from .guidance import check as check_guidance
 from .noise import noise, seed_rows
-from .schedules import named
+from .schedules import Scales, named
 from .session import Floats
 from .solvers import SOLVERS
 from .spec import Spec
 from .stochastic import DIFFUSIONS
-from .tableau import Tableau, run
+from .tableau import Tableau
 from .trace import trace
 
 MOST_SAMPLES = 10_000_000
 MOST_BATCH_BYTES = 1 << 30  # of the states of one batch: noise and solver hold about ten of them
 Source = Callable[[NDArray[np.int64], tuple[int, ...], int], Floats]  # (seeds, shape, draw)
+PACE = 0.1  # seconds between two words of progress
 BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
 
 
@@ -75,6 +77,7 @@ class Request(TypedDict, total=False):
     eta: float
     diffusion: str
     seed: int
+    how: str
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Run(Protocol):
     def seeds(self) -> NDArray[np.int64]:
         """One per sample."""
 
-    def states(self, start: int, stop: int) -> Iterator[State]:
-        """The states of samples start..stop-1, the initial one first."""
+    def states(self, start: int, stop: int, pace: float = 0.0) -> Iterator[State]:
+        """The states of samples start..stop-1, the initial one first; see `Plan.states`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Plan:
 
     trace: the tableau of the same request over other times. guide: a worse model for autoguidance.
     A run starts at alpha * data + sigma * noise of its first time; data (n, *shape): zeros if None.
-    source: the noise of these seeds.
+    source: the noise of these seeds. how: the way it was asked to run.
     """
 
     model: Sampleable
@@ -122,60 +125,72 @@ class Plan:
     guide: Sampleable | None = None
     data: Floats | None = None
     source: Source = noise
+    how: str = "auto"
 
     @property
     def calls(self) -> int:
         """Network evaluations of each sample (one of 2B rows where guided)."""
         return self.tableau.calls
 
+    @property
+    def way(self) -> str:
+        """How it runs: one of `ways.WAYS`. Raises ValueError where the asked one is impossible."""
+        return ways.pick(self, self.tableau)
+
+    def scales(self, t: float) -> Scales:
+        """alpha and sigma of the model's path."""
+        return named(self.model.spec.schedule)(t)
+
     def first(self, start: int, stop: int, t: float) -> Floats:
         """The path's value alpha * data + sigma * noise at time t."""
-        scales = named(self.model.spec.schedule)(t)
+        scales = self.scales(t)
         x = self.source(self.seeds[start:stop], self.model.spec.shape, 0) * float(scales.sigma)
         return x if self.data is None else x + self.data[start:stop] * float(scales.alpha)
 
-    def states(self, start: int, stop: int) -> Iterator[State]:
-        """The states of samples start..stop-1, the initial noise first."""
+    def states(self, start: int, stop: int, pace: float = 0.0) -> Iterator[State]:
+        """The states of samples start..stop-1, the initial noise first.
+
+        pace: seconds between two of them, where the loop is in the graph; 0 yields all, infinity the last.
+        """
         first, steps = self.first(start, stop, self.times[0]), len(self.times) - 1
         yield State(first, 0, steps, self.times[0])
-        for step, x in enumerate(self.follow(start, stop, self.tableau, first), 1):
+        for step, x in self.follow(start, stop, self.tableau, first, pace=pace):
             yield State(x, step, steps, self.times[step])
 
     def follow(
-        self, start: int, stop: int, tableau: Tableau, x: Floats, before: int = 0
-    ) -> Iterator[Floats]:
-        """The states after each step of a tableau, from x, `before` steps into the run."""
-        spec, seeds, steps = self.model.spec, self.seeds[start:stop], len(self.times) - 1
-        states = run(
-            tableau,
-            self._network(start, stop),
-            x,
-            lambda k: self.source(seeds, spec.shape, before + k + 1),
-        )
-        step = before
+        self,
+        start: int,
+        stop: int,
+        tableau: Tableau,
+        x: Floats,
+        before: int = 0,
+        pace: float = 0.0,
+    ) -> Iterator[tuple[int, Floats]]:
+        """(steps done, state) along a tableau, from x, `before` steps into the run; see `states`."""
+        steps = len(self.times) - 1
+        task = ways.Task(self, slice(start, stop), tableau, x, before, pace)
+        states = ways.WAYS[ways.pick(self, tableau)](task)
         while True:
             with np.errstate(over="ignore", invalid="ignore"):  # refused in our own words
-                row, x = next(states, (None, x))
-            if row is None:
+                done, x = next(states, (None, x))
+            if done is None:
                 return
-            step += 1
             if not np.isfinite(x).all():
-                bad = [
-                    start + int(i)
-                    for i in np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
-                ]
+                bad = start + np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
+                t = self.times[min(before + done, steps)]
                 raise FloatingPointError(
-                    f"step {step} of {steps}, t = {row.time:.4g}: expected finite values, got NaN or "
-                    f"infinity in {len(bad)} samples ({bad[:5]}...); try more steps or less guidance"
+                    f"step {before + done} of {steps}, t = {t:.4g}: expected finite values, got NaN or "
+                    f"infinity in {len(bad)} samples ({bad[:5].tolist()}...); try more steps or less guidance"
                 )
-            yield x
+            yield done, x
 
-    def _network(self, start: int, stop: int) -> Any:
+    def network(self, rows: slice) -> Guided:
+        """(x, t, on) -> prediction of some samples, guided where on."""
         network, weight, rescale = self.model.network, self.weight, self.rescale
-        condition = None if self.condition is None else self.condition[start:stop]
+        condition = None if self.condition is None else self.condition[rows]
         if self.guide is not None:
             return autoguided(network, self.guide.network, condition, weight, rescale)
-        null = null_condition(self.model.spec, stop - start)
+        null = null_condition(self.model.spec, rows.stop - rows.start)
         return guided(network, condition, null, weight, np.concatenate, rescale)
 
 
@@ -204,8 +219,9 @@ def collect(
     starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
     fits("batch", min(batch, n), shape, MOST_BATCH_BYTES)
     samples = np.empty((n, *shape), np.float32)
+    pace = math.inf if progress is None else PACE
     for index, start in enumerate(starts):
-        for state in todo.states(start, min(start + batch, n)):
+        for state in todo.states(start, min(start + batch, n), pace):
             if progress is not None:
                 progress(index * state.steps + state.step, len(starts) * state.steps)
         samples[start : start + batch] = state.x
@@ -240,6 +256,7 @@ def plan(
     eta: float = 1.0,
     diffusion: str = "sigma",
     seed: int = 0,
+    how: str = "auto",
 ) -> Plan:
     """Every argument checked, everything computed that does not need the network.
 
@@ -250,6 +267,7 @@ def plan(
     prediction's spread guidance keeps. cfgpp: 0 to 1, CFG++ in place of guidance. guide: a worse model to
     be guided away from, in place of the null condition. eta >= 0: the strength of a noisy solver.
     diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
+    how: auto, or one of `ways.WAYS` that the model has; the results are the same to rounding.
     Raises ValueError naming the argument, what it may be and what it was.
     """
     spec = spec_of("model", model)
@@ -296,7 +314,7 @@ def plan(
         guided=(float(interval[0]), float(interval[1])) if on else None,
     )
     grid_times = tuple(times.tolist())
-    return Plan(
+    todo = Plan(
         model=model,
         tableau=traced(grid_times),
         times=grid_times,
@@ -306,4 +324,7 @@ def plan(
         trace=traced,
         rescale=float(rescale),
         guide=guide,
+        how=choose("how", how, ("auto", *ways.WAYS)),
     )
+    todo.way  # noqa: B018 - an impossible one is refused now
+    return todo

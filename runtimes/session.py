@@ -3,17 +3,20 @@
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import modelfile
+from . import modelfile, tableaus
 from .choices import choose
+from .contracts import match
 from .limits import WATCHDOG, Limits, cancelled_after, default_limits
 from .modelfile import ModelError, ModelFile
 from .spec import Spec, from_json
+from .tableaus import Ready
 
 # A person's word -> ONNX Runtime's provider and its options.
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -22,7 +25,6 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "coreml": ("CoreMLExecutionProvider", {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}),
     "directml": ("DmlExecutionProvider", {}),
 }
-FORMS = ("network", "likelihood")
 Floats = NDArray[np.float32]
 _ARENA = (
     threading.Lock()
@@ -39,10 +41,12 @@ class Model:
     session: Any
     limits: Limits
 
+    tableaus: tuple[Ready, ...] = ()
+
     @property
     def form(self) -> str:
-        """network: the prediction alone; likelihood: its products J probe beside it."""
-        return form_of(self.file)
+        """What the graph returns: one of `modelfile.FORMS`."""
+        return self.file.form
 
     def network(
         self, x: Floats, t: float | Floats, condition: NDArray[Any] | None = None
@@ -50,7 +54,16 @@ class Model:
         """prediction = network(x, t, condition) on B rows, at one time or one per row.
 
         x float32 (B, *shape); condition int64 (B,), float32 (B, *context) or None as the spec says.
+        A sampler calls it by a tableau of one row that changes nothing, once per time. Raises
+        ValueError for a seeded or unrolled file, whose network stands behind its solver.
         """
+        if self.form in ("seeded", "unrolled"):
+            raise ValueError(
+                f"{self.file.path}: expected a file whose network can be called alone, got the form "
+                f"{self.form!r}; export it with --form network or sampler"
+            )
+        if self.form == "sampler":
+            return self._bare(x, t, condition)
         extra = {"probe": np.zeros_like(x)} if self.form == "likelihood" else {}
         (out,) = self._call(["prediction"], x, t, condition, extra)
         return out
@@ -82,24 +95,12 @@ class Model:
         condition: NDArray[Any] | None,
         extra: dict[str, Floats],
     ) -> list[Floats]:
-        """One run of the graph: each output float32 like x."""
-        self._check(x, condition)
+        """One run of the network: each output float32 like x."""
+        self.check(x, condition)
         feeds: dict[str, NDArray[Any]] = {"x": x, "time": np.full(len(x), t, np.float32), **extra}
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
-        options = onnxruntime().RunOptions()
-        options.log_severity_level = 4
-        WATCHDOG.begin(options, self.limits.call)
-        try:
-            found: list[Floats] = self.session.run(outputs, feeds, options)
-        except Exception as error:  # ONNX Runtime's errors share no base but Exception
-            late = f"no end within {self.limits.call:.0f} s" if options.terminate else ""
-            raise ModelError(
-                f"{self.file.path}: expected a network that runs on {len(x)} rows, got: "
-                f"{late or _reason(error, self.limits)}; try fewer rows, or export it again"
-            ) from None
-        finally:
-            WATCHDOG.end(options)
+        found: list[Floats] = self.run(outputs, feeds, len(x))
         for out in found:  # that it is float32 is checked when the file is opened
             if out.shape != x.shape:
                 raise ModelError(
@@ -108,7 +109,42 @@ class Model:
                 )
         return found
 
-    def _check(self, x: Floats, condition: NDArray[Any] | None) -> None:
+    def _bare(self, x: Floats, t: float | Floats, condition: NDArray[Any] | None) -> Floats:
+        """The rows of each time through the sampler's graph, by out = network(x, t)."""
+        self.check(x, condition)
+        times, out = np.full(len(x), t, np.float32), np.empty_like(x)
+        for time in np.unique(times):
+            rows = times == time
+            row = np.array([[[1, time, 0], [0, 1, 0]]], np.float32)
+            feeds: dict[str, NDArray[Any]] = {"x": x[rows][None], "tableau": row}
+            if condition is not None:
+                feeds[self.spec.condition.kind] = condition[rows]
+            (out[rows],) = self.run(["sample"], feeds, int(rows.sum()))
+        return out
+
+    def run(self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int) -> list[Any]:
+        """One run of the graph as it is. Raises ModelError for what fails in it, named by its `rows`."""
+        found: list[Any] = self.watched(lambda o: self.session.run(outputs, feeds, o), rows)
+        return found
+
+    def watched(self, call: Callable[[Any], Any], rows: int, calls: int = 1) -> Any:
+        """call(run options), ended when it takes longer than so many network calls may."""
+        options = onnxruntime().RunOptions()
+        options.log_severity_level = 4
+        seconds = self.limits.call * calls
+        WATCHDOG.begin(options, seconds)
+        try:
+            return call(options)
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            late = f"no end within {seconds:.0f} s" if options.terminate else ""
+            raise ModelError(
+                f"{self.file.path}: expected a network that runs on {rows} rows, got: "
+                f"{late or _reason(error, self.limits)}; try fewer rows, or export it again"
+            ) from None
+        finally:
+            WATCHDOG.end(options)
+
+    def check(self, x: Floats, condition: NDArray[Any] | None) -> None:
         """What ONNX Runtime takes without a word: other byte orders, one label for all, label -1."""
         kind, classes = self.spec.condition.kind, self.spec.condition.classes
         wanted = np.int64 if kind == "label" else np.float32
@@ -164,8 +200,8 @@ def open_file(
     nodes = sum(file.operators.values())
     limits = limits or default_limits(len(file.content), nodes, name)
     session = _open(file, name, threads, limits)
-    _match(file, spec, session)
-    return Model(spec, file, name, session, limits)
+    match(file, spec, session)
+    return Model(spec, file, name, session, limits, _tableaus(file))
 
 
 def onnxruntime() -> Any:
@@ -259,51 +295,11 @@ def _reason(error: Exception, limits: Limits) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def form_of(file: ModelFile) -> str:
-    """What the graph of a file returns. Raises ModelError for a form this version does not know."""
-    form = file.metadata.get(modelfile.FORM_KEY, FORMS[0])
-    if form not in FORMS:
-        raise ModelError(
-            f"{file.path}: expected the form {' or '.join(FORMS)}, got {form[:40]!r}; update this toolkit"
-        )
-    return form
-
-
-def _match(file: ModelFile, spec: Spec, session: Any) -> None:
-    """The graph's inputs and outputs against the spec: names, element types and sizes."""
-    shape = list(spec.shape)
-    expected = {"x": ("tensor(float)", shape), "time": ("tensor(float)", [])}
-    if spec.condition.kind == "label":
-        expected["label"] = ("tensor(int64)", [])
-    elif spec.condition.kind == "context":
-        expected["context"] = ("tensor(float)", list(spec.condition.shape))
-    returned = {"prediction": ("tensor(float)", shape)}
-    if form_of(file) == "likelihood":
-        expected["probe"] = returned["product"] = ("tensor(float)", shape)
-    _same(file, "inputs", expected, session.get_inputs())
-    _same(file, "outputs", returned, session.get_outputs())
-    if spec.condition.kind == "label" and set(file.label_rows) - {spec.condition.classes + 1}:
-        raise ModelError(
-            f"{file.path}: expected a table of {spec.condition.classes} classes and no label by its "
-            f"spec, got {min(file.label_rows)} rows; export the network again"
-        )
-
-
-def _same(
-    file: ModelFile, what: str, expected: dict[str, tuple[str, list[int]]], found: list[Any]
-) -> None:
-    """Every value by name: its element type, and its shape after the free batch axis."""
-    got = {value.name: (value.type, list(value.shape[1:])) for value in found}
-    free = all(value.shape and not isinstance(value.shape[0], int) for value in found)
-    if got != expected or not free:
-        raise ModelError(
-            f"{file.path}: expected {what} {_show(expected)} by its spec, got {_show(got)}"
-            f"{'' if free else ' without a free batch axis'}; export the network again"
-        )
-
-
-def _show(values: dict[str, tuple[str, list[int]]]) -> str:
-    return ", ".join(
-        f"{name} {kind[7:-1]} (B{''.join(f', {d}' for d in shape)})"
-        for name, (kind, shape) in values.items()
-    )
+def _tableaus(file: ModelFile) -> tuple[Ready, ...]:
+    """The ready-made tableaus of a sampler."""
+    if file.form not in modelfile.SAMPLERS:
+        return ()
+    try:
+        return tableaus.from_json(file.metadata.get(modelfile.TABLEAUS_KEY, "[]"))
+    except ValueError as error:
+        raise ModelError(f"{file.path}: {error}") from None

@@ -6,13 +6,24 @@ Row k belongs to the k-th network call. It reads a few state slots and replaces 
     slots = [sum_i update[j][i] * [*slots, out, noise][i]  for each new slot j]
 
 Schedules, conversions, charts, guidance flags and noise scales have all become numbers (see `trace`).
-`run` is the loop of ten lines that any language can have.
+`run` is the loop of ten lines that any language can have; `dense` is the table as the array that the
+sampler inside an ONNX graph takes:
+
+    dense[k][0]     = [input ..., time, guided, (draw)]
+    dense[k][1 + j] = [update[j] on the slots ..., on out, (on the noise), 0]
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .choices import quoted
+
+MOST_ROWS, MOST_SLOTS = 40_000, 16  # 10,000 steps of a solver with four calls
 Weights = tuple[tuple[int, float], ...]  # (index, weight) of every nonzero term
 
 
@@ -75,3 +86,59 @@ def combine(weights: Weights, terms: list[Any]) -> Any:
         term = terms[index] if weight == 1.0 else terms[index] * weight
         total = term if total is None else total + term
     return terms[0] * 0.0 if total is None else total
+
+
+@lru_cache(maxsize=64)
+def dense(tableau: Tableau, *, before: int = 0) -> NDArray[np.float32]:
+    """float32 (rows, slots + 1, slots + 2 + n), n = 1 where noise is drawn: see the top of this file.
+
+    draw is the number of a row's noise in `noise.noise`, step + 1, counted on from step `before`.
+    """
+    slots = tableau.slots
+    noisy = any(row.draw is not None for row in tableau.rows)
+    array = np.zeros((tableau.calls, slots + 1, slots + 2 + noisy), np.float32)
+    for k, row in enumerate(tableau.rows):
+        for index, weight in row.input:
+            array[k, 0, index] = weight
+        array[k, 0, slots : slots + 2] = row.time, row.guided
+        if row.draw is not None:
+            array[k, 0, -1] = before + row.draw + 1
+        place = _places(tableau, k)
+        for j, weights in enumerate(row.update):
+            for index, weight in weights:
+                array[k, 1 + j, place(index)] = weight
+    array.flags.writeable = False  # shared by all who ask
+    return array
+
+
+def _places(tableau: Tableau, k: int) -> Callable[[int], int]:
+    """Where an index of row k's update stands: its slots are as many as the row before left."""
+    alive = len(tableau.rows[k - 1].update) if k else 1
+    return lambda index: index if index < alive else index - alive + tableau.slots
+
+
+def check_dense(array: object) -> NDArray[np.float32]:
+    """The array, if it is a tableau as `dense` makes them. Raises ValueError saying what is wrong."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 3:
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else quoted(array)
+        raise ValueError(
+            f"tableau: expected float32 (rows, slots + 1, slots + 2 or 3), got {got}; "
+            "take one of the model's own"
+        )
+    rows, slots = array.shape[0], array.shape[1] - 1
+    if not (0 < rows <= MOST_ROWS and 0 < slots <= MOST_SLOTS) or array.shape[2] - slots not in (
+        2,
+        3,
+    ):
+        raise ValueError(
+            f"tableau: expected 1 to {MOST_ROWS} rows of 1 to {MOST_SLOTS} slots and 2 or 3 columns more "
+            f"than slots, got {array.shape}; take one of the model's own"
+        )
+    head = array[:, 0]
+    whole = np.isin(head[:, slots + 1], (0, 1)).all() and (head[:, slots + 2 :] % 1 == 0).all()
+    if not (np.isfinite(array).all() and whole and (head[:, slots:] >= 0).all()):
+        raise ValueError(
+            "tableau: expected finite numbers, guided 0 or 1 and whole draws, got others; "
+            "take one of the model's own"
+        )
+    return array

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import runtimes
-from export import ParityError, TorchModel, export_likelihood, export_torch
+from export import ParityError, TorchModel, export_torch, forms
 from export import torch_export as module_under_test
 from export.derivatives import with_product
 from runtimes import modelfile
@@ -238,7 +238,7 @@ PRODUCTS = {
 def test_products_are_those_of_torch_and_of_differences(tmp_path, name):
     make, condition, shape = PRODUCTS[name]
     module, spec = make(), Spec("own", shape, condition=condition)
-    report = export_likelihood(module, spec, tmp_path / "a.onnx")
+    report = export_torch(module, spec, tmp_path / "a.onnx", form="likelihood")
     assert sorted(row.batch for row in report.rows if row.what == "product") == [1, 7]
     assert report.table().count("product") == 2
     model, reference = runtimes.load(tmp_path / "a.onnx"), TorchModel(spec, module)
@@ -263,17 +263,20 @@ def test_products_are_those_of_torch_and_of_differences(tmp_path, name):
 
 
 def test_gate_stops_a_wrong_product(tmp_path, monkeypatch):
-    def doubled(proto):
+    def doubled(proto, spec):
         grown = with_product(proto)
         grown.graph.node[-1].CopyFrom(
             onnx.helper.make_node("Sum", [grown.graph.node[-1].input[0]] * 2, ["product"])
         )
         return grown
 
-    monkeypatch.setitem(module_under_test.GROW, "likelihood", doubled)
+    monkeypatch.setitem(forms.GROW, "likelihood", doubled)
     with pytest.raises(ParityError, match=r"product at batch [17]: .*nothing was written"):
-        export_likelihood(
-            Convolutional(CONDITIONS["none"]), spec_for(CONDITIONS["none"]), tmp_path / "a.onnx"
+        export_torch(
+            Convolutional(CONDITIONS["none"]),
+            spec_for(CONDITIONS["none"]),
+            tmp_path / "a.onnx",
+            form="likelihood",
         )
     assert not list(tmp_path.iterdir())
 
@@ -284,6 +287,6 @@ def test_operator_without_a_derivative_is_one_line_and_no_file(tmp_path):
             return torch.topk(x, x.shape[-1]).values
 
     with pytest.raises(ValueError, match="derivative rule, got TopK") as caught:
-        export_likelihood(Sorted(), Spec("sorted", (3,)), tmp_path / "a.onnx")
+        export_torch(Sorted(), Spec("sorted", (3,)), tmp_path / "a.onnx", form="likelihood")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

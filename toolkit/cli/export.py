@@ -30,18 +30,17 @@ def export(run: str, out: str, weights: str, form: str, force: bool) -> None:
 
     from runtimes.choices import choose
     from runtimes.files import refuse_existing
-    from runtimes.session import FORMS
+    from runtimes.modelfile import FORMS
 
     choose("form", form, FORMS)
     refuse_existing(out, force)  # before torch is loaded
-    from export import ParityError, export_likelihood, export_torch
+    from export import ParityError, export_torch
     from toolkit.train_torch import load
 
     started = time.perf_counter()
     module, spec = load(Path(run), which=weights)
     try:
-        write = export_likelihood if form == "likelihood" else export_torch
-        report = write(module, spec, out, overwrite=force)
+        report = export_torch(module, spec, out, form=form, overwrite=force)
     except ParityError as error:
         click.echo(error.report.table())
         raise

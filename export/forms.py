@@ -1,0 +1,115 @@
+"""What a model file returns, and the one way any network becomes one: grown, compared, sealed, or nothing.
+
+network      prediction = network(x, time, condition)
+likelihood   the same and its product J probe
+sampler      the network inside a loop over a tableau's rows: x -> sample
+seeded       the same from a seed alone, noise inside: seed -> sample, image
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from runtimes import modelfile, session, tableaus
+from runtimes.choices import choose
+from runtimes.files import write_whole
+from runtimes.likelihood import Differentiable
+from runtimes.spec import Spec, to_json
+
+from .derivatives import with_product
+from .sampler import sampler, seeded
+from .verify import Report, compare
+
+OPSET = 20  # the newest that DirectML runs; torch's own default
+Grow = Callable[[onnx.ModelProto, Spec], onnx.ModelProto]
+
+
+def write(
+    network: onnx.ModelProto,
+    spec: Spec,
+    path: Path,
+    *,
+    form: str,
+    reference: Differentiable,
+    framework: str,
+    overwrite: bool,
+    tolerance: float,
+) -> Report:
+    """Write a network's graph as one model file of that form, and return its parity report.
+
+    network: x float32 (B, *shape), time float32 (B,) and label int64 (B,) or context float32 (B, *context)
+    as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
+    from, named by `framework`. Raises FileExistsError, ParityError beyond `tolerance` (relative), and
+    what growing the form raises; then nothing is written.
+    """
+    proto = GROW[choose("form", form, GROW)](network, spec)
+    notes = {modelfile.SPEC_KEY: to_json(spec)}
+    if form != modelfile.FORMS[0]:
+        notes[modelfile.FORM_KEY] = form
+    if form in modelfile.SAMPLERS:
+        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
+    unproven = modelfile.check(path, _content(proto, notes))
+    model = session.open_file(unproven, provider="cpu")
+    report = compare(reference, model, framework=framework, tolerance=tolerance)
+    notes[modelfile.REPORT_KEY] = report.to_json()
+    write_whole(path, _content(proto, notes), overwrite=overwrite)
+    return report
+
+
+def example(spec: Spec, batch: int) -> tuple[NDArray[Any], ...]:
+    """Arguments to trace a network with: x, time and, where the spec has one, a condition."""
+    x, time = np.zeros((batch, *spec.shape), np.float32), np.full(batch, 0.5, np.float32)
+    if spec.condition.kind == "label":
+        return x, time, np.zeros(batch, np.int64)
+    if spec.condition.kind == "context":
+        return x, time, np.zeros((batch, *spec.condition.shape), np.float32)
+    return x, time
+
+
+def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]) -> None:
+    """One call in the framework: a module that does not fit its spec says so here, not inside a tracer."""
+    takes = ", ".join(f"{array.dtype} {array.shape}" for array in arguments)
+    try:
+        out = call(*arguments)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"module: expected to take {takes}, got {type(error).__name__}: {reason}; "
+            "correct the spec or wrap the module"
+        ) from error
+    if out.shape != arguments[0].shape or out.dtype != np.float32:
+        raise ValueError(
+            f"module: expected to return float32 {arguments[0].shape}, got {out.dtype} {out.shape}; "
+            "wrap it to return channels last, one prediction per row"
+        )
+
+
+def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+    """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
+    clean = onnx.ModelProto()
+    clean.CopyFrom(proto)
+    del clean.metadata_props[:]
+    del clean.graph.value_info[:]
+    del clean.graph.metadata_props[:]
+    for node in clean.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*clean.graph.input, *clean.graph.output, *clean.graph.initializer):
+        del value.metadata_props[:]
+    clean.producer_name, clean.producer_version = "toolkit", ""
+    for key, text in notes.items():
+        clean.metadata_props.add(key=key, value=text)
+    return modelfile.seal(clean.SerializeToString(deterministic=True))
+
+
+# what each form of file adds to the network
+GROW: dict[str, Grow] = {
+    "network": lambda network, spec: network,
+    "likelihood": lambda network, spec: with_product(network),
+    "sampler": sampler,
+    "seeded": seeded,
+}

@@ -1,0 +1,129 @@
+"""Ready-made tableaus: what a sampler file carries in its metadata, so that no client needs a solver.
+
+    [{"solver", "steps", "grid", "sigma", "times", "ends", "shape", "data"}, ...]
+
+data is the base64 of the little-endian float32 array of `tableau.dense`; sigma is that of the first
+time, with which a run's noise starts; ends are the rows after which slot 0 is the state at the next
+of times. The first is the recommended one.
+"""
+
+import base64
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import grids
+from .schedules import named
+from .solvers import SOLVERS
+from .spec import Spec
+from .tableau import check_dense, dense
+from .trace import trace
+
+SOLVERS_KEPT = ("euler", "heun", "dpmpp_2m", "ancestral")
+STEPS_KEPT = (5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One tableau with its name: see the top of this file."""
+
+    solver: str
+    steps: int
+    grid: str
+    sigma: float
+    times: tuple[float, ...]
+    ends: tuple[int, ...]
+    tensor: NDArray[np.float32]
+
+
+def ready(spec: Spec, solver: str, steps: int, grid: str) -> Ready:
+    """The tableau of that solver on a model's path, its guidance flag on in every row.
+
+    The flag costs nothing where the weight is 1, for then the graph leaves the unconditional half out.
+    """
+    schedule = named(spec.schedule)
+    times = grids.trim(grids.make(grid, steps, schedule), schedule, spec.prediction)
+    guided = None if spec.condition.kind == "none" else (0.0, 1.0)
+    tableau = trace(
+        solver,
+        tuple(times.tolist()),
+        schedule=spec.schedule,
+        prediction=spec.prediction,
+        guided=guided,
+    )
+    return Ready(
+        solver,
+        steps,
+        grid,
+        float(schedule(float(times[0])).sigma),
+        tuple(times.tolist()),
+        tuple(k for k, row in enumerate(tableau.rows) if row.ends_step),
+        dense(tableau),
+    )
+
+
+def recommended(spec: Spec) -> Ready:
+    """The tableau of the recommended sampler."""
+    best = spec.sampler
+    return ready(spec, best.solver, best.steps, best.grid)
+
+
+def kept(spec: Spec) -> tuple[Ready, ...]:
+    """The recommended one, then a few solvers at a few step counts on the same grid."""
+    best = spec.sampler
+    others = [
+        (solver, steps)
+        for solver in SOLVERS_KEPT
+        for steps in STEPS_KEPT
+        if (solver, steps) != (best.solver, best.steps) and steps > SOLVERS[solver].past
+    ]
+    return (recommended(spec), *(ready(spec, *other, best.grid) for other in others))
+
+
+def to_json(tableaus: tuple[Ready, ...]) -> str:
+    """The metadata entry."""
+    return json.dumps(
+        [
+            {
+                "solver": one.solver,
+                "steps": one.steps,
+                "grid": one.grid,
+                "sigma": one.sigma,
+                "times": [round(t, 6) for t in one.times],
+                "ends": one.ends,
+                "shape": one.tensor.shape,
+                "data": base64.b64encode(one.tensor.astype("<f4").tobytes()).decode(),
+            }
+            for one in tableaus
+        ],
+        separators=(",", ":"),
+    )
+
+
+def from_json(text: str) -> tuple[Ready, ...]:
+    """The tableaus of a metadata entry. Raises ValueError saying which one is not as it should be."""
+    try:
+        entries = json.loads(text)
+        return tuple(_one(entry) for entry in entries)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"tableaus: expected a list of tableaus, got another text ({str(error)[:120]}); export again"
+        ) from None
+
+
+def _one(entry: dict[str, object]) -> Ready:
+    shape = entry["shape"]
+    data = base64.b64decode(str(entry["data"]), validate=True)
+    tensor = check_dense(np.frombuffer(data, "<f4").astype(np.float32).reshape(shape))  # type: ignore[call-overload]
+    times = tuple(float(t) for t in entry["times"])  # type: ignore[attr-defined]
+    ends = tuple(int(k) for k in entry["ends"])  # type: ignore[attr-defined]
+    words = (str(entry["solver"]), int(str(entry["steps"])), str(entry["grid"]))
+    if (
+        len(ends) + 1 != len(times)
+        or ends[-1] != len(tensor) - 1
+        or list(ends) != sorted(set(ends))
+    ):
+        raise ValueError(f"{len(ends)} step ends in {len(tensor)} rows, {len(times)} times")
+    return Ready(*words, float(str(entry["sigma"])), times, ends, tensor)

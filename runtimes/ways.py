@@ -1,0 +1,261 @@
+"""The ways a plan's rows are run: who holds the state, and how often the host hears of it.
+
+host      the loop of `tableau.run` here, one call of the network per row
+graph     the loop inside a sampler file, as many rows at once as the caller's patience allows
+step      the same with the rows of one step at a time; the slots stay on the device
+seeded    the whole of a seeded file, noise included
+unrolled  the whole of an unrolled file: its own solver and steps, its own batch
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .noise import noise
+from .session import Floats, Model, onnxruntime
+from .tableau import Tableau, dense, run
+from .tableaus import recommended
+
+if TYPE_CHECKING:
+    from .sample import Plan
+
+MOST_NOISE = 1 << 28  # bytes that a graph's noise may take while it is made, about 60 per number
+DEVICES = {"cuda": "cuda"}  # providers that keep the slots in memory of their own
+Steps = Iterator[tuple[int, Floats]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some samples of a plan, a tableau to follow from x, `before` steps into the run.
+
+    pace: seconds between two states that are asked for; 0 asks for all, infinity for the last.
+    """
+
+    plan: "Plan"
+    rows: slice
+    tableau: Tableau
+    x: Floats
+    before: int
+    pace: float
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is drawn on the way."""
+        return any(row.draw is not None for row in self.tableau.rows)
+
+    @property
+    def ends(self) -> list[int]:
+        """How many rows are done after each step."""
+        return [k + 1 for k, row in enumerate(self.tableau.rows) if row.ends_step]
+
+
+def pick(plan: "Plan", tableau: Tableau) -> str:
+    """The way that a plan's rows run: as asked, or the best that its file and its request allow.
+
+    Raises ValueError where the asked way, or the only one a file has, cannot do what is requested.
+    """
+    ways = of(plan.model)
+    obstacle = _obstacle(plan, tableau)
+    if plan.how == "auto":
+        return "host" if obstacle and "host" in ways else _allowed(ways[0], obstacle)
+    if plan.how not in ways:
+        raise ValueError(
+            f"how: expected {' or '.join(ways)} for this model, got {plan.how!r}; "
+            "leave it at auto, or export the form sampler"
+        )
+    return plan.how if plan.how == "host" else _allowed(plan.how, obstacle)
+
+
+def of(model: Any) -> tuple[str, ...]:
+    """The ways a model has, the best one first."""
+    if not isinstance(model, Model):
+        return ("host",)
+    if model.form == "sampler":
+        return (
+            ("step", "graph", "host") if model.provider in DEVICES else ("graph", "step", "host")
+        )
+    return (model.form,) if model.form in ("seeded", "unrolled") else ("host",)
+
+
+def _allowed(way: str, obstacle: str) -> str:
+    if obstacle:
+        raise ValueError(
+            f"how: expected a request that a graph can run, got {obstacle}; leave it out, or use a file "
+            "of the form network or sampler and the host's loop"
+        )
+    return way
+
+
+def _obstacle(plan: "Plan", tableau: Tableau) -> str:
+    """What of a request is no part of a graph, in words, or nothing."""
+    noisy = any(row.draw is not None for row in tableau.rows)
+    found = {
+        "rescale": plan.rescale != 0.0,
+        "a guide": plan.guide is not None,
+        "cfgpp": callable(plan.weight),
+        "noise of its own for a noisy solver": noisy and plan.source is not noise,
+    }
+    return ", ".join(word for word, there in found.items() if there)
+
+
+def host(task: Task) -> Steps:
+    """The loop here."""
+    plan, rows = task.plan, task.rows
+    seeds, shape = plan.seeds[rows], plan.model.spec.shape
+    states = run(
+        task.tableau,
+        plan.network(rows),
+        task.x,
+        lambda k: plan.source(seeds, shape, task.before + k + 1),
+    )
+    for step, (_, x) in enumerate(states, 1):
+        yield step, x
+
+
+def graph(task: Task) -> Steps:
+    """The loop in the graph; after a first step, as many steps at once as `pace` has seconds for."""
+    yield from _chunks(task, task.pace)
+
+
+def step(task: Task) -> Steps:
+    """The loop in the graph, one step at a time."""
+    yield from _chunks(task, 0.0)
+
+
+def _chunks(task: Task, pace: float) -> Steps:
+    loop, table, ends = _loop(task), dense(task.tableau, before=task.before), task.ends
+    most = _most_rows(task) if task.noisy else len(table)
+    done, rows, started = 0, 0, time.perf_counter()
+    while done < len(ends):
+        each = (time.perf_counter() - started) / max(done, 1)
+        count = 1 if pace < math.inf and done == 0 else max(1, int(min(pace / each, 1e9)))
+        last = min(done + count, len(ends))
+        while last > done + 1 and ends[last - 1] - rows > most:
+            last -= 1
+        loop.advance(table[rows : ends[last - 1]])
+        done, rows = last, ends[last - 1]
+        yield done, loop.sample
+
+
+def _most_rows(task: Task) -> int:
+    return max(1, MOST_NOISE // (60 * task.x.size))
+
+
+@dataclass
+class _Loop:
+    """A sampler's session between two chunks of rows: the slots stay where the provider has them."""
+
+    model: Model
+    binding: Any
+    device: str
+    batch: int
+    sample: Floats
+
+    def put(self, name: str, array: NDArray[Any], device: str = "cpu") -> None:
+        """Bind an input. As an OrtValue: those with defaults cannot be bound as numpy arrays."""
+        value = onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
+        self.binding.bind_ortvalue_input(name, value)
+
+    def advance(self, rows: NDArray[np.float32]) -> None:
+        """Run these rows of a tableau from the slots that the last ones left."""
+        self.put("tableau", rows)
+        self.binding.bind_output("sample")
+        self.binding.bind_output("slots", self.device)
+        session = self.model.session
+        self.model.watched(
+            lambda options: session.run_with_iobinding(self.binding, options),
+            self.batch,
+            len(rows),
+        )
+        sample, slots = self.binding.get_outputs()
+        self.binding.clear_binding_outputs()
+        self.binding.bind_ortvalue_input("x", slots)
+        self.sample = sample.numpy()
+
+
+def _loop(task: Task) -> _Loop:
+    model = cast(Model, task.plan.model)  # `of` has seen to that
+    device = DEVICES.get(model.provider, "cpu")
+    x = np.ascontiguousarray(task.x, np.float32)
+    loop = _Loop(model, model.session.io_binding(), device, len(x), x)
+    loop.put("x", x[None], device)
+    for name, array in _feeds(task).items():
+        loop.put(name, array)
+    return loop
+
+
+def _feeds(task: Task) -> dict[str, NDArray[Any]]:
+    """Condition, weight of guidance and seeds, as a sampler takes them."""
+    plan, spec = task.plan, task.plan.model.spec
+    feeds: dict[str, NDArray[Any]] = {"seed": plan.seeds[task.rows]}
+    if plan.condition is not None:
+        condition = np.ascontiguousarray(plan.condition[task.rows])
+        if isinstance(plan.model, Model):
+            plan.model.check(task.x, condition)
+        feeds[spec.condition.kind] = condition
+        feeds["guidance"] = np.array([plan.weight], np.float32)
+    return feeds
+
+
+def seeded(task: Task) -> Steps:
+    """The whole run from its seeds."""
+    plan, model = task.plan, cast(Model, task.plan.model)
+    if plan.source is not noise or plan.data is not None or task.before:
+        raise ValueError(
+            "how: expected a run from noise of its seeds, got a start of its own, which a seeded file "
+            "has no input for; use a file of the form sampler"
+        )
+    sigma = plan.scales(plan.times[0]).sigma
+    feeds = _feeds(task) | {
+        "tableau": dense(task.tableau),
+        "sigma": np.array([float(sigma)], np.float32),
+    }
+    (x,) = model.run(["sample"], feeds, len(task.x))
+    yield len(task.ends), x
+
+
+def unrolled(task: Task) -> Steps:
+    """The whole run in batches of the file's own size, the last one filled up with its first sample."""
+    plan, model = task.plan, cast(Model, task.plan.model)
+    spec = model.spec
+    best = recommended(spec)
+    if not _same_but_flags(dense(task.tableau), best.tensor) or task.before:
+        raise ValueError(
+            f"how: expected {best.solver} with {best.steps} steps, which this file was unrolled with, got "
+            "another run; leave solver, steps and grid out, or export the form sampler"
+        )
+    batch = model.session.get_inputs()[0].shape[0]
+    feeds = {key: array for key, array in _feeds(task).items() if key != "seed"} | {"x": task.x}
+    if "label" in feeds:
+        feeds["label"] = np.eye(spec.condition.classes + 1, dtype=np.float32)[feeds["label"]]
+    if "guidance" in feeds:
+        feeds["guidance"] = np.full(len(task.x), plan.weight, np.float32)
+    parts = []
+    for start in range(0, len(task.x), batch):
+        rows = np.minimum(np.arange(start, start + batch), len(task.x) - 1)
+        (x,) = model.run(["sample"], {k: v[rows] for k, v in feeds.items()}, batch)
+        parts.append(x)
+    yield len(task.ends), np.concatenate(parts)[: len(task.x)]
+
+
+def _same_but_flags(asked: NDArray[np.float32], own: NDArray[np.float32]) -> bool:
+    """Whether two tableaus agree, guidance on in all rows or, with a weight of 1, in none."""
+    flag = own.shape[1]
+    asked, own = asked.copy(), own.copy()
+    even = len(np.unique(asked[:, 0, flag])) == 1
+    asked[:, 0, flag] = own[:, 0, flag] = 0.0
+    return even and np.array_equal(asked, own)
+
+
+WAYS: dict[str, Callable[[Task], Steps]] = {
+    "host": host,
+    "graph": graph,
+    "step": step,
+    "seeded": seeded,
+    "unrolled": unrolled,
+}
