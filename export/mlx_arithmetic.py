@@ -5,6 +5,7 @@ Every function here has the form f(sheet, step, *values) -> value, as have those
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,13 @@ def dtype_of(step: Step) -> int:
 
 def plain(kind: str) -> Write:
     """One node of that kind."""
+    return partial(_plain, kind)
 
-    def write(sheet: Sheet, step: Step, *values: Value) -> Value:
-        if values[0].dtype == BOOL and kind in OF_BOOL:
-            return elementwise(sheet, OF_BOOL[kind], *values, dtype=BOOL)
-        return elementwise(sheet, kind, *values, dtype=dtype_of(step))
 
-    return write
+def _plain(kind: str, sheet: Sheet, step: Step, *values: Value) -> Value:
+    if values[0].dtype == BOOL and kind in OF_BOOL:
+        return elementwise(sheet, OF_BOOL[kind], *values, dtype=BOOL)
+    return elementwise(sheet, kind, *values, dtype=dtype_of(step))
 
 
 def same(sheet: Sheet, step: Step, value: Value, *_: Value) -> Value:
@@ -54,7 +55,8 @@ def as_type(sheet: Sheet, step: Step, value: Value) -> Value:
 
 def known(value: Value) -> float | None:
     """The number a value has everywhere, if it is a constant of one number."""
-    return float(value.array.reshape(())) if value.array is not None and value.array.size == 1 else None  # fmt: skip
+    array = value.array
+    return None if array is None or array.size != 1 else float(array.reshape(()))
 
 
 def add(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
@@ -68,7 +70,7 @@ def add(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
             base = Value(bias.real, bias.dtype, bias.real, bias.forms, bias.origin)
             image.node.input.append(form(sheet, reshape(sheet, base, row)))
             return replace(image, node=None)
-    return plain("Add")(sheet, step, a, b)
+    return _plain("Add", sheet, step, a, b)
 
 
 def multiply(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
@@ -83,7 +85,7 @@ def multiply(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
             n = float(np.prod(sizes))  # type: ignore[arg-type]
             if abs(part * n - 1.0) < 1e-6:
                 return reshape(sheet, reduced(sheet, "ReduceMean", value, axes), total.shape)
-    return plain("Mul")(sheet, step, a, b)
+    return _plain("Mul", sheet, step, a, b)
 
 
 def reduced(sheet: Sheet, kind: str, value: Value, axes: tuple[int, ...]) -> Value:
@@ -108,7 +110,7 @@ def maximum(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
     for value, floor in ((a, b), (b, a)):
         if known(floor) == 0.0 and value.dtype == FLOAT and known(value) is None:
             return elementwise(sheet, "Relu", value)
-    return plain("Max")(sheet, step, a, b)
+    return _plain("Max", sheet, step, a, b)
 
 
 def square(sheet: Sheet, step: Step, value: Value) -> Value:

@@ -154,7 +154,7 @@ def counted(sheet: Sheet, step: Step) -> Value:
     """Arange: start + k step."""
     start, _, stride = step.arguments
     (size,), dtype = step.outputs[0][1], dtype_of(step)
-    if not any(isinstance(n, Size) for n in (start, size, stride)):
+    if not isinstance(size, Size) and not isinstance(start, Size) and not isinstance(stride, Size):
         return constant(sheet, (start + np.arange(size) * stride).astype(NUMPY[dtype]))
     if isinstance(stride, Size):
         raise ValueError(

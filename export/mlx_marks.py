@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+import mlx.nn
 from mlx.nn.layers import activations, pooling
+
+nn: Any = mlx.nn  # its stubs do not name what it imports
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import onnx
 from onnx import helper
 
 from .mlx_arithmetic import ARITHMETIC, Write
+from .mlx_layers import LAYERS
 from .mlx_layouts import LAYOUTS
 from .mlx_products import PRODUCTS
 from .mlx_sums import SUMS
@@ -95,4 +96,4 @@ def _described(name: str, shape: tuple[int | Size, ...], kind: int) -> onnx.Valu
     return helper.make_tensor_value_info(name, kind, sizes)
 
 
-PRIMITIVES: dict[str, Write] = {**ARITHMETIC, **LAYOUTS, **PRODUCTS, **SUMS}
+PRIMITIVES: dict[str, Write] = {**ARITHMETIC, **LAYERS, **LAYOUTS, **PRODUCTS, **SUMS}

@@ -64,9 +64,7 @@ def scan(sheet: Sheet, step: Step, value: Value) -> Value:
 
     def write(name: Name, order: Order) -> Name:
         place = sheet.number(order.index(axis), np.int64)
-        return sheet.one(
-            "CumSum", name, place, reverse=int(reverse), exclusive=int(not inclusive)
-        )
+        return sheet.one("CumSum", name, place, reverse=int(reverse), exclusive=int(not inclusive))
 
     return along(sheet, value, write)
 
@@ -221,9 +219,7 @@ def scatter(sheet: Sheet, step: Step, value: Value, *rest: Value) -> Value:
     )
 
 
-def _put(
-    sheet: Sheet, value: Value, order: Order, places: Value, new: Value, kind: str
-) -> Value:
+def _put(sheet: Sheet, value: Value, order: Order, places: Value, new: Value, kind: str) -> Value:
     """ScatterND on a value whose axes are in an order, those that are numbered first."""
     value, new = expanded(sheet, value), expanded(sheet, new)
     name = sheet.one(
@@ -238,7 +234,7 @@ def _put(
 
 def slice_update(sheet: Sheet, step: Step, value: Value, new: Value) -> Value:
     """A piece put, or added, where a slice is."""
-    kind, starts, ends, strides = step.arguments
+    kind, starts, _, strides = step.arguments
     axes = [k for k in range(value.rank) if new.shape[k] != value.shape[k] or strides[k] != 1]
     if not axes and int(kind) == 4:
         return new
@@ -246,9 +242,10 @@ def slice_update(sheet: Sheet, step: Step, value: Value, new: Value) -> Value:
     others = [k for k in range(value.rank) if k not in axes]
     ranges: list[Any] = []
     for k in axes:
-        if isinstance(starts[k], Size) or isinstance(new.shape[k], Size):
+        width = new.shape[k]
+        if isinstance(starts[k], Size) or isinstance(width, Size):
             raise unsupported(step, "a slice whose place does not depend on the batch")
-        ranges.append(starts[k] % _length(value, k) + np.arange(new.shape[k]) * strides[k])
+        ranges.append(starts[k] % _length(value, k) + np.arange(width) * strides[k])
     grid = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).astype(np.int64)
     places = made(grid.shape, INT64, sheet.constant(grid))
     order = (*axes, *others)

@@ -101,9 +101,7 @@ def program(
     )  # fmt: skip
 
 
-def _trace(
-    function: Callable[..., Any], example: Sequence[NDArray[Any]], marks: bool
-) -> Trace:
+def _trace(function: Callable[..., Any], example: Sequence[NDArray[Any]], marks: bool) -> Trace:
     trace, kept = Trace(), dict[int, Mark]()
     arrays = [mx.array(array) for array in example]
     try:
@@ -143,7 +141,8 @@ def _unmarked(step: Step, constants: dict[str, mx.array], kept: dict[int, Mark])
     if step.name != "Depends":
         return step
     tag = constants.get(step.inputs[-1])
-    mark = kept.get(int(tag.item())) if tag is not None and tag.dtype == mx.int32 else None
+    number: Any = tag.item() if tag is not None and tag.dtype == mx.int32 and tag.size == 1 else -1
+    mark = kept.get(number)
     if mark is None:
         return Step("Depends", [], step.inputs[: len(step.outputs)], step.outputs)
     return Step(mark.kind, mark.arguments, step.inputs[1:-1], step.outputs)
@@ -196,7 +195,8 @@ def _constant(
             return numpy(first, steps, name)
         if first.size == 1:
             with suppress(Unfitted):
-                return fit_factor([float(array.item()) for array in arrays])
+                numbers: list[Any] = [array.item() for array in arrays]
+                return fit_factor(numbers)
     shapes = " and ".join(str(array.shape) for array in arrays[:2])
     raise ValueError(
         f"module: expected constants that do not depend on the batch, got an array {shapes} at batches "
@@ -249,7 +249,12 @@ def _compiles() -> bool:
     if "MLX_DISABLE_COMPILE" in os.environ:
         return False
     calls = []
-    probe = mx.compile(lambda x: calls.append(1) or x)
+
+    @mx.compile
+    def probe(x: mx.array) -> mx.array:
+        calls.append(1)
+        return x
+
     for _ in range(2):
         probe(mx.array(0.0))
     return len(calls) == 1

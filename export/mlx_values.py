@@ -24,13 +24,17 @@ from .sizes import Number, Size, count
 Sizes = tuple[Number, ...]
 Order = tuple[int, ...]
 # halves are written as float32, and every whole number as int64
-TYPES = {
+TYPES: dict[str, int] = {
     **dict.fromkeys(("float16", "bfloat16", "float32"), TensorProto.FLOAT),
     **dict.fromkeys(("int8", "int16", "int32", "int64"), TensorProto.INT64),
     **dict.fromkeys(("uint8", "uint16", "uint32", "uint64"), TensorProto.INT64),
     "bool": TensorProto.BOOL,
 }
-NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.INT64: np.int64, TensorProto.BOOL: np.bool_}
+NUMPY: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.INT64: np.int64,
+    TensorProto.BOOL: np.bool_,
+}
 
 
 @dataclass(eq=False)
@@ -104,7 +108,10 @@ def form(sheet: Sheet, value: Value, order: Order | None = None, loose: bool = F
             return name  # it may have fewer axes, so it is no form of the value
         if name is None and not value.forms:
             plain = tuple(range(value.rank))
-            name = _reshape(sheet, form(sheet, value.origin), value.origin.real, value.real)
+            source = value.origin
+            while not source.forms and source.origin is not None:
+                source = source.origin
+            name = _reshape(sheet, form(sheet, source), source.real, value.real)
             value.forms[plain] = name
             return form(sheet, value, order)
         if name is not None:
@@ -155,9 +162,7 @@ def _reshape(sheet: Sheet, name: Name, have: Sequence[Number], want: Sequence[Nu
     free = [k for k in range(len(want)) if moving[k] and not kept[k]]
     if len(free) > 1:
         return sheet.one("Reshape", name, sheet.sizes(want))
-    target = [
-        -1 if k in free else 0 if moving[k] else size for k, size in enumerate(want)
-    ]
+    target = [-1 if k in free else 0 if moving[k] else size for k, size in enumerate(want)]
     return sheet.one("Reshape", name, sheet.constant(np.array(target, np.int64)))
 
 
@@ -172,9 +177,12 @@ def reshape(sheet: Sheet, value: Value, shape: Sizes) -> Value:
             real[k] = value.real[other]
         return _pending(shape, value, tuple(real))
     whole = expanded(sheet, value)
-    if not whole.forms and whole.origin is not None and whole.origin.real == whole.origin.shape:
-        whole = whole.origin
-    return whole if whole.shape == shape else Value(shape, value.dtype, shape, origin=whole)
+    before: Value | None = whole
+    while before is not None:
+        if before.shape == before.real == shape:
+            return before
+        before = before.origin
+    return Value(shape, value.dtype, shape, origin=whole)
 
 
 def _pending(shape: Sizes, value: Value, real: Sizes) -> Value:

@@ -40,9 +40,7 @@ class Sheet:
         if key not in self.written or kind in ALONE:
             base = f"{kind.lower()}_{len(self.nodes)}"
             names = [base] if outputs == 1 else [f"{base}_{k}" for k in range(outputs)]
-            self.nodes.append(
-                helper.make_node(kind, list(inputs), names, name=base, **attributes)
-            )
+            self.nodes.append(helper.make_node(kind, list(inputs), names, name=base, **attributes))
             self.written[key] = names
             if all(name in self.fixed for name in inputs if name):
                 self.fixed.update(names)
@@ -128,9 +126,12 @@ class Sheet:
     ) -> tuple[list[onnx.NodeProto], dict[Name, Any]]:
         """Without the nodes that depend on constants alone: their results are constants."""
         fixed = set(constants)
-        early, late = [], []
+        early: list[onnx.NodeProto] = []
+        late: list[onnx.NodeProto] = []
         for node in nodes:
-            idle = node.op_type in UNFOLDED or not all(name in fixed for name in node.input if name)
+            idle = node.op_type in UNFOLDED or not all(
+                name in fixed for name in node.input if name
+            )
             (late if idle else early).append(node)
             if not idle:
                 fixed.update(node.output)
