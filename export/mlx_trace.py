@@ -105,7 +105,7 @@ def _trace(function: Callable[..., Any], example: Sequence[NDArray[Any]], marks:
     trace, kept = Trace(), dict[int, Mark]()
     arrays = [mx.array(array) for array in example]
     try:
-        with _uncompiled(), mx.stream(mx.cpu), marked(kept if marks else None):
+        with _uncompiled(), _same_draws(), mx.stream(mx.cpu), marked(kept if marks else None):
             mx.export_function(trace.hear, function, *arrays)
     except Exception as error:
         raise ValueError(_reason(error, trace)) from error
@@ -197,10 +197,10 @@ def _constant(
             with suppress(Unfitted):
                 numbers: list[Any] = [array.item() for array in arrays]
                 return fit_factor(numbers)
-    shapes = " and ".join(str(array.shape) for array in arrays[:2])
+    what = [array.item() if array.size == 1 else f"an array {array.shape}" for array in arrays]
     raise ValueError(
-        f"module: expected constants that do not depend on the batch, got an array {shapes} at batches "
-        f"{BATCHES[0]} and {BATCHES[1]}; compute it from the input in MLX"
+        f"module: expected constants that do not depend on the batch, got {what[0]} at "
+        f"{BATCHES[0]} and {what[1]} at {BATCHES[1]}; compute it from the input in MLX"
     )
 
 
@@ -230,6 +230,18 @@ def _where(names: Sequence[Sequence[tuple[str, Any]]]) -> str:
         if len(set(kinds)) > 1:
             return f" ({kinds[0]} at batch {BATCHES[0]}, {kinds[-1]} at {BATCHES[-1]})"
     return ""
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """MLX's own random key as it was, so that every trace of a draw is the same."""
+    state: Any = mx.random.state
+    key = state[0]
+    high, low = key.tolist()
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)
 
 
 @contextmanager

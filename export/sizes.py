@@ -25,7 +25,8 @@ class Size:
     b: Fraction
 
     def __str__(self) -> str:
-        return f"{self.a} + {self.b} * batch" if self.a else f"{self.b} * batch"
+        times = "batch" if self.b == 1 else f"{self.b} batch"
+        return f"{self.a} + {times}" if self.a else times
 
 
 @dataclass(frozen=True)
