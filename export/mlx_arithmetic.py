@@ -239,7 +239,7 @@ def select(sheet: Sheet, step: Step, condition: Value, a: Value, b: Value) -> Va
 _SAME_NAME = "Abs Ceil Cos Cosh Erf Exp Floor Round Sigmoid Sign Sin Sinh Tan Tanh"
 ARITHMETIC: dict[str, Write] = {
     **{name: plain(name) for name in _SAME_NAME.split()},
-    **dict.fromkeys(("Copy", "Depends", "Full", "StopGradient"), same),
+    **dict.fromkeys(("Depends", "Full"), same),
     "Add": add,
     "ArcCos": plain("Acos"),
     "ArcCosh": plain("Acosh"),

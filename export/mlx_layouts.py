@@ -179,7 +179,6 @@ LAYOUTS: dict[str, Write] = {
     **dict.fromkeys(("ExpandDims", "Flatten", "Reshape", "Squeeze", "Unflatten"), reshaped),
     "Arange": counted,
     "Broadcast": spread,
-    "BroadcastAxes": spread,
     "Concatenate": concatenated,
     "DynamicSlice": cut_at,
     "Pad": padded,
