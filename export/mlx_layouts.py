@@ -47,9 +47,10 @@ def cut(sheet: Sheet, step: Step, value: Value) -> Value:
     axes = [
         axis
         for axis in range(value.rank)
-        if (shape[axis] != value.shape[axis] or steps[axis] < 0) and value.real[axis] != 1
+        if (shape[axis] != value.shape[axis] or steps[axis] < 0)
+        and (value.real[axis] == value.shape[axis] or shape[axis] == 0)
     ]
-    real = tuple(shape[k] if value.real[k] != 1 else 1 for k in range(value.rank))
+    real = tuple(shape[k] if k in axes or value.real[k] != 1 else 1 for k in range(value.rank))
     if not axes:
         return Value(shape, value.dtype, real, value.forms, value.origin, value.array)
     order = value.order
@@ -80,6 +81,9 @@ def cut_at(sheet: Sheet, step: Step, value: Value, start: Value) -> Value:
 def concatenated(sheet: Sheet, step: Step, *values: Value) -> Value:
     """One after the other along an axis; axes that all have broadcast stay so."""
     axis = step.arguments[0]
+    values = tuple(value for value in values if value.shape[axis] != 0) or values[:1]
+    if len(values) == 1:
+        return values[0]
     shared = [
         k
         for k in range(values[0].rank)

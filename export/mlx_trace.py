@@ -72,18 +72,21 @@ class Trace:
 
 
 def program(
-    function: Callable[..., Any], example: Callable[[int], Sequence[NDArray[Any]]]
+    function: Callable[..., Any],
+    example: Callable[[int], Sequence[NDArray[Any]]],
+    *,
+    marks: bool = True,
 ) -> Program:
-    """Trace function(*example(batch)) at every batch of `BATCHES`.
+    """Trace function(*example(batch)) at every batch of `BATCHES`; marks: see `mlx_marks`.
 
     Raises ValueError for a function that cannot be traced, or whose trace depends on the batch.
     """
     try:
-        traces = [_trace(function, example(batch), marks=True) for batch in BATCHES]
+        traces = [_trace(function, example(batch), marks) for batch in BATCHES]
     except ValueError as error:
         if "Not implemented for Depends" not in str(error):
             raise
-        traces = [_trace(function, example(batch), marks=False) for batch in BATCHES]
+        traces = [_trace(function, example(batch), False) for batch in BATCHES]
     names = [[(step.name, step.inputs) for step in trace.steps] for trace in traces]
     if any(other != names[0] for other in names[1:]):
         raise ValueError(

@@ -160,8 +160,8 @@ def _reshape(sheet: Sheet, name: Name, have: Sequence[Number], want: Sequence[Nu
     kept += [False] * (len(want) - len(kept))
     moving = [isinstance(size, Size) for size in want]
     free = [k for k in range(len(want)) if moving[k] and not kept[k]]
-    if len(free) > 1:
-        return sheet.one("Reshape", name, sheet.sizes(want))
+    if len(free) > 1 or 0 in want:
+        return sheet.one("Reshape", name, sheet.sizes(want), allowzero=1)
     target = [-1 if k in free else 0 if moving[k] else size for k, size in enumerate(want)]
     return sheet.one("Reshape", name, sheet.constant(np.array(target, np.int64)))
 
