@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-STEPS = 50
+STEPS = 50  # of every network but dit-s, whose calls take a second: it takes 8
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,23 +38,28 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--network", nargs="+", default=["mlp", "digits"], choices=list(NETWORKS))
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--out", default="benchmark.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        module, model, path = default_network(Path(folder), options.threads)
-        tables = [
-            loop_table(module, model, batch, options.rounds, not options.no_compile)
-            for batch in options.batch
-        ]
+        tables = []
+        for name in options.network:
+            contest = contest_of(name, Path(folder), options.threads)
+            tables += [
+                loop_table(contest, batch, options.rounds, not options.no_compile)
+                for batch in options.batch
+            ]
+            tables.append(size_table(contest))
+        module, _, path = network_of("digits", Path(folder))
         tables.append(cold_table(Path(folder), module, path, min(options.rounds, 7)))
         tables += [
             check_table("digits.onnx", path, options.rounds),
             check_table("200 MB", large_file(Path(folder) / "large.onnx"), min(options.rounds, 7)),
         ]
     print(
-        f"\nthreads {options.threads}, {os.cpu_count()} cores, median [quartiles], {STEPS} Euler steps\n"
+        f"\nthreads {options.threads}, {os.cpu_count()} cores, median [quartiles], Euler steps\n"
     )
     for table in tables:
         show(table)
@@ -64,86 +69,130 @@ def main() -> None:
     print(f"\nwritten to {options.out}")
 
 
-def default_network(folder: Path, threads: int) -> tuple[Any, Any, Path]:
-    """The default digits network as a torch module and as an opened model file."""
+@dataclass(frozen=True)
+class Contest:
+    """One network: the torch module, its file, the same with the loop inside, and the steps of a run."""
+
+    name: str
+    module: Any
+    model: Any
+    sampler: Any
+    steps: int
+
+
+def contest_of(name: str, folder: Path, threads: int) -> Contest:
+    """Both files of a network, opened."""
     import torch
 
     import runtimes
     from export import export_torch
-    from toolkit import data
-    from toolkit.networks import build
-    from toolkit.recipe import default_recipe
-    from toolkit.train_torch import spec_of
 
     torch.set_num_threads(threads)
-    digits = data.load("digits")
-    recipe = default_recipe(digits)
-    torch.manual_seed(0)
-    module = build(recipe, digits).eval()
-    path = folder / "digits.onnx"
-    export_torch(module, spec_of(recipe, digits), path)
-    return module, runtimes.load(path, provider="cpu", threads=threads), path
+    module, spec, path = network_of(name, folder)
+    export_torch(module, spec, folder / "sampler.onnx", form="sampler", overwrite=True)
+    files = (path, folder / "sampler.onnx")
+    model, sampler = (runtimes.load(one, provider="cpu", threads=threads) for one in files)
+    return Contest(name, module, model, sampler, 8 if name == "dit-s" else STEPS)
 
 
-def default_sizes() -> Any:
-    """The sizes of that network."""
+def network_of(name: str, folder: Path) -> tuple[Any, Any, Path]:
+    """A network as a torch module, its spec and its model file."""
+    from export import export_torch
+    from toolkit.networks import layers_torch, make
+
+    recipe, sizes, spec = NETWORKS[name]()
+    module = make(recipe, sizes, layers_torch).eval()
+    path = folder / f"{name}.onnx"
+    if not path.exists():
+        export_torch(module, spec, path)
+    return module, spec, path
+
+
+def trained_on(name: str) -> tuple[Any, Any, Any]:
+    """The recipe, sizes and spec that a data set gets by default."""
     from toolkit import data
     from toolkit.networks import condition_of, sizes_of
-    from toolkit.recipe import default_recipe
+    from toolkit.recipe import default_recipe, spec_of
 
-    digits = data.load("digits")
-    return sizes_of(default_recipe(digits), digits.shape, condition_of(digits))
+    known = data.load(name)
+    recipe = default_recipe(known)
+    return recipe, sizes_of(recipe, known.shape, condition_of(known)), spec_of(recipe, known)
 
 
-def loop_table(module: Any, model: Any, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
-    """50 network calls bare, and the whole Euler loop by every contender, in milliseconds."""
+def dit_s() -> tuple[Any, Any, Any]:
+    """DiT-S/2 on 32 x 32 x 4 (Peebles & Xie 2023, table 1): width 384, 12 blocks, 6 heads, 256 tokens."""
+    from runtimes.spec import Condition, Spec
+    from toolkit.networks import Sizes
+    from toolkit.recipe import Recipe
+
+    condition = Condition("label", classes=10)
+    recipe = Recipe("none", "dit", 384, 12, 6, (2, 2))
+    sizes = Sizes((32, 32, 4), condition, 384, 12, 6, (2, 2))
+    return recipe, sizes, Spec("dit-s", (32, 32, 4), condition=condition)
+
+
+def loop_table(contest: Contest, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
+    """The network's calls bare, and the whole Euler loop by every contender, in milliseconds."""
     import torch
 
     from runtimes.noise import noise, seed_rows
     from runtimes.sample import plan
 
-    shape = model.spec.shape
-    x = noise(seed_rows(0, batch), shape, 0)
-    labels = np.arange(batch, dtype=np.int64) % 10
-    todo = plan(model, batch, label=labels.tolist(), solver="euler", steps=STEPS, guidance=1.0)
-    feeds = {"x": x, "time": np.full(batch, 0.5, np.float32), "label": labels}
-    tensors = [torch.from_numpy(a) for a in (x, feeds["time"], labels)]
+    model, module, steps = contest.model, contest.module, contest.steps
+    x = noise(seed_rows(0, batch), model.spec.shape, 0)
+    feeds = {"x": x, "time": np.full(batch, 0.5, np.float32)}
+    told: dict[str, Any] = {"solver": "euler", "steps": steps}
+    if model.spec.condition.kind == "label":
+        feeds["label"] = np.arange(batch, dtype=np.int64) % 10
+        told |= {"label": feeds["label"].tolist(), "guidance": 1.0}
+    todo, inside = (plan(one, batch, **told) for one in (model, contest.sampler))
+    labels = feeds.get("label")
+    tensors = [torch.from_numpy(array) for array in feeds.values()]
 
     def bare() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             model.session.run(["prediction"], feeds)
 
-    def ours() -> None:
-        for _ in todo.states(0, batch):
-            pass
+    def states(todo: Any, pace: float) -> Callable[[], None]:
+        return lambda: [None for _ in todo.states(0, batch, pace)].clear()
 
     still = replace(todo, model=Still(model.spec, model.network(x, 0.5, labels)))
-
-    def arithmetic() -> None:
-        for _ in still.states(0, batch):
-            pass
-
     contenders = {
         "onnxruntime, bare calls": bare,
-        "ours, whole loop": ours,
-        "ours, all but the network": arithmetic,
-        "torch eager, bare calls": lambda: torch_calls(module, tensors),
-        "torch eager loop": lambda: torch_loop(module, tensors),
+        "ours, loop in the graph": states(inside, float("inf")),
+        "ours, in the graph step by step": states(inside, 0.0),
+        "ours, loop on the host": states(todo, 0.0),
+        "ours, all but the network": states(still, 0.0),
+        "torch eager loop": lambda: torch_loop(module, tensors, steps),
     }
     if compiled:
         fast = torch.compile(module)
-        contenders["torch.compile loop"] = lambda: torch_loop(fast, tensors)
+        contenders["torch.compile loop"] = lambda: torch_loop(fast, tensors, steps)
     if importlib.util.find_spec("diffusers"):
         contenders["diffusers + torch eager"] = diffusers_loop(
-            module_call(module, tensors[2]), tensors[0]
+            module_call(module, tensors[2:]), tensors[0], steps
         )
-        contenders["diffusers + onnxruntime"] = diffusers_loop(ort_call(model, labels), tensors[0])
+        contenders["diffusers + onnxruntime"] = diffusers_loop(
+            ort_call(model, labels), tensors[0], steps
+        )
     return {
-        "title": f"digits network, batch {batch}",
+        "title": f"{contest.name}, batch {batch}, {steps} steps",
         "unit": "ms",
         "base": "onnxruntime, bare calls",
-        "rows": interleave(contenders, rounds, 1e3),
+        "steps": steps,
+        "rows": interleave(contenders, rounds, 1e3, steps),
     }
+
+
+def size_table(contest: Contest) -> dict[str, Any]:
+    """The bytes of both files."""
+    sizes = [len(one.file.content) / 1e3 for one in (contest.model, contest.sampler)]
+    rows = [
+        {"name": name, "value": [size] * 3, "ratio": [size / sizes[0]] * 3, "us_per_step": 0.0}
+        for name, size in zip(("the network", "the sampler"), sizes, strict=True)
+    ]
+    title = f"{contest.name}, file"
+    return {"title": title, "unit": "kB", "base": "the network", "steps": 1, "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -158,32 +207,23 @@ class Still:
         return self.answer
 
 
-def torch_calls(module: Any, tensors: list[Any]) -> None:
-    """50 bare calls in torch."""
-    import torch
-
-    with torch.no_grad():
-        for _ in range(STEPS):
-            module(*tensors)
-
-
-def torch_loop(module: Any, tensors: list[Any]) -> None:
+def torch_loop(module: Any, tensors: list[Any], steps: int) -> None:
     """The Euler loop a person writes in torch."""
     import torch
 
-    x, _, labels = tensors
+    x, _, *told = tensors
     with torch.no_grad():
-        for k in range(STEPS):
-            x = x + module(x, torch.full((len(x),), k / STEPS), labels) / STEPS
+        for k in range(steps):
+            x = x + module(x, torch.full((len(x),), k / steps), *told) / steps
 
 
-def module_call(module: Any, labels: Any) -> Callable[[Any, float], Any]:
+def module_call(module: Any, told: list[Any]) -> Callable[[Any, float], Any]:
     """velocity(x, t) by torch."""
     import torch
 
     def call(x: Any, t: float) -> Any:
         with torch.no_grad():
-            return module(x, torch.full((len(x),), t), labels)
+            return module(x, torch.full((len(x),), t), *told)
 
     return call
 
@@ -195,7 +235,7 @@ def ort_call(model: Any, labels: Any) -> Callable[[Any, float], Any]:
     return lambda x, t: torch.from_numpy(model.network(x.numpy(), t, labels))
 
 
-def diffusers_loop(call: Callable[[Any, float], Any], x: Any) -> Callable[[], None]:
+def diffusers_loop(call: Callable[[Any, float], Any], x: Any, steps: int) -> Callable[[], None]:
     """diffusers' FlowMatchEulerDiscreteScheduler around a velocity; its sigma is our 1 - t."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(None):
         warnings.simplefilter("ignore")
@@ -203,7 +243,7 @@ def diffusers_loop(call: Callable[[Any, float], Any], x: Any) -> Callable[[], No
 
     def run() -> None:
         scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(STEPS)
+        scheduler.set_timesteps(steps)
         state = x
         for sigma, t in zip(scheduler.sigmas.tolist(), scheduler.timesteps, strict=False):
             state = scheduler.step(-call(state, 1.0 - sigma), t, state).prev_sample
@@ -212,7 +252,7 @@ def diffusers_loop(call: Callable[[Any, float], Any], x: Any) -> Callable[[], No
 
 
 def interleave(
-    contenders: dict[str, Callable[[], None]], rounds: int, scale: float
+    contenders: dict[str, Callable[[], None]], rounds: int, scale: float, steps: int = 1
 ) -> list[dict[str, Any]]:
     """Time every contender once a round, in random order, after one round to warm up."""
     for run in contenders.values():
@@ -224,13 +264,16 @@ def interleave(
             started = time.perf_counter()
             contenders[name]()
             seconds[name].append(time.perf_counter() - started)
-    return [row(name, seconds[name], next(iter(seconds.values())), scale) for name in contenders]
+    base = next(iter(seconds.values()))
+    return [row(name, seconds[name], base, scale, steps) for name in contenders]
 
 
-def row(name: str, seconds: list[float], base: list[float], scale: float) -> dict[str, Any]:
+def row(
+    name: str, seconds: list[float], base: list[float], scale: float, steps: int
+) -> dict[str, Any]:
     """Median and quartiles of one contender, and of its ratio to the base within rounds."""
     ratios = [mine / theirs for mine, theirs in zip(seconds, base, strict=True)]
-    extra = [(mine - theirs) / STEPS * 1e6 for mine, theirs in zip(seconds, base, strict=True)]
+    extra = [(mine - theirs) / steps * 1e6 for mine, theirs in zip(seconds, base, strict=True)]
     return {
         "name": name,
         "value": [scale * q for q in statistics.quantiles(seconds, n=4)],
@@ -264,8 +307,9 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
 
     weights = folder / "weights.safetensors"
     save_file(module.state_dict(), weights)
+    sizes = NETWORKS["digits"]()[1]
     programs = {
-        "torch eager": COLD_TORCH.format(path=str(weights), sizes=default_sizes().to_json()),
+        "torch eager": COLD_TORCH.format(path=str(weights), sizes=sizes.to_json()),
         "ours": COLD_OURS.format(path=str(path)),
     }
     memory: dict[str, float] = {}
@@ -358,10 +402,18 @@ def show(table: dict[str, Any]) -> None:
         line = f"{line:<64} {one['ratio'][1]:6.2f} x"
         if "megabytes" in one:
             line += f"  {one['megabytes']:.0f} MB"
-        elif one["name"] == "ours, whole loop":
+        elif one["name"].startswith("ours, ") and "all but" not in one["name"]:
             line += f"  {one['us_per_step']:+.0f} us per step"
         print(line)
     print()
+
+
+# what the files are made from: recipe, sizes and spec of an untrained network
+NETWORKS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
+    "mlp": lambda: trained_on("two-moons"),
+    "digits": lambda: trained_on("digits"),
+    "dit-s": dit_s,
+}
 
 
 if __name__ == "__main__":

@@ -30,13 +30,14 @@ from .noise_graph import normals, row_seeds
 
 Values = list[onnx.ValueInfoProto]
 Sizes = Sequence[int | str | None]
+END = 1 << 40  # beyond the end of any axis
 PREFIX = "network."  # of every name inside the Scan that was the network's
 
 
 def sampler(network: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
     """The sampler of a network whose inputs and output are named as the spec has them."""
     g = Nodes("l")
-    sample, slots = loop(g, network, spec, "x")
+    sample, slots = loop(g, network, spec, "x", _noise(g, g.size("x", 1), spec))
     g.named("sample", sample)
     g.named("slots", slots)
     inputs = [
@@ -57,10 +58,13 @@ def seeded(network: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
     image is uint8 (x - low) / (high - low) * 255, where the spec has a value range.
     """
     g = Nodes("l")
-    seeds = row_seeds(g, "seed", g.size("seed", 0))
-    noise = normals(g, seeds, g.ints(0), math.prod(spec.shape))
-    start = g.op("Reshape", g.op("Mul", noise, "sigma"), g.ints(1, -1, *spec.shape))
-    sample, _ = loop(g, network, spec, start)
+    size, draws, batch = math.prod(spec.shape), _draws(g), g.size("seed", 0)
+    every = g.op("Concat", g.ints(0), g.op("Reshape", draws, g.ints(-1)), axis=0)
+    noise = normals(g, row_seeds(g, "seed", batch), every, size)
+    start = g.op("Mul", g.part(noise, 0, 0, 1), "sigma")
+    later = g.op("Reshape", g.part(noise, 0, 1, END), _sizes(g, draws, batch, size), allowzero=1)
+    x = g.op("Reshape", start, g.ints(1, -1, *spec.shape))
+    sample, _ = loop(g, network, spec, x, later)
     g.named("sample", sample)
     outputs = [_batch("sample", spec)]
     if spec.value_range is not None:
@@ -74,20 +78,23 @@ def seeded(network: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
     return _model(network, g, inputs, outputs, {**defaults, "sigma": sigma})
 
 
-def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str) -> tuple[str, str]:
-    """(sample, slots) from x (slots, B, *shape) after all rows of the input `tableau`."""
+def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str, noise: str) -> tuple[str, str]:
+    """(sample, slots) from x (slots, B, *shape) after all rows of the input `tableau`.
+
+    noise: (K, n, B * size), n = 1 or, for a tableau that draws none, 0.
+    """
     batch, kept = g.size(x, 1), g.op("Sub", g.size("tableau", 1), g.ints(1))
     given = g.op("Reshape", x, g.ints(0, -1))
     width = g.size(given, 1)
     missing = g.op("Concat", g.op("Sub", kept, g.size(x, 0)), width, axis=0)
     state = g.op("Concat", given, g.op("Expand", g.floats(0.0), missing), axis=0)
-    head, rows = g.part("tableau", 1, 0, 1), g.part("tableau", 1, 1, 1 << 40)
+    head, rows = g.part("tableau", 1, 0, 1), g.part("tableau", 1, 1, END)
     second, third = (g.op("Add", kept, g.ints(n)) for n in (1, 2))
     time = g.op("Squeeze", g.part(head, 2, kept, second), g.ints(2))  # (K, 1)
     scanned = {
         "input": g.part(head, 2, 0, kept),
         "update": g.part(rows, 2, 0, -1),
-        "noise": _noise(g, g.part(head, 2, third, 1 << 40), batch, spec),
+        "noise": noise,
     }
     outer = {"batch": batch}
     if spec.condition.kind == "none":
@@ -106,24 +113,35 @@ def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str) -> tuple[str, s
     return sample, g.op("Reshape", final, sizes)
 
 
-def _noise(g: Nodes, draws: str, batch: str, spec: Spec) -> str:
-    """(K, n, B * size): the noise of every row, made before the loop; n = 0 makes none."""
-    size = math.prod(spec.shape)
-    sizes = g.op("Concat", g.op("Shape", draws, start=0, end=1), g.size(draws, 2), axis=0)
-    sizes = g.op("Concat", sizes, g.op("Mul", batch, g.ints(size)), axis=0)
-    branches = {}
-    for name in ("then", "else"):
-        b = Nodes(name[0])
-        if name == "then":
-            seeds = row_seeds(b, "seed", batch)
-            whole = b.op("Cast", b.op("Reshape", draws, b.ints(-1)), to=TensorProto.INT64)
-            noise = b.op("Reshape", normals(b, seeds, whole, size), sizes)
-        else:
-            noise = b.op("Expand", b.floats(0.0), sizes)
-        out = _value(noise, TensorProto.FLOAT, [None, None, None])
-        branches[f"{name}_branch"] = _graph(name, b, [], [out])
-    drawn = g.op("Squeeze", g.op("Greater", g.size(draws, 2), g.ints(0)))
-    return g.op("If", drawn, **branches)
+def _draws(g: Nodes) -> str:
+    """int64 (K, n): the number of each row's noise, the last entry of its head where there is one."""
+    first = g.op("Add", g.size("tableau", 1), g.ints(1))
+    draws = g.op("Squeeze", g.part(g.part("tableau", 1, 0, 1), 2, first, END), g.ints(1))
+    return g.op("Cast", draws, to=TensorProto.INT64)
+
+
+def _sizes(g: Nodes, draws: str, batch: str, size: int) -> str:
+    """(K, n, B * size)."""
+    return g.op("Concat", g.op("Shape", draws), g.op("Mul", batch, g.ints(size)), axis=0)
+
+
+def _noise(g: Nodes, batch: str, spec: Spec) -> str:
+    """The noise of every row, made before the loop, and only if the tableau draws any."""
+    size, draws = math.prod(spec.shape), _draws(g)
+    sizes = _sizes(g, draws, batch, size)
+    made, none = Nodes("t"), Nodes("e")
+    every = made.op("Reshape", draws, made.ints(-1))
+    noise = normals(made, row_seeds(made, "seed", batch), every, size)
+    branches = {
+        "then_branch": (made, made.op("Reshape", noise, sizes)),
+        "else_branch": (none, none.op("Expand", none.floats(0.0), sizes)),
+    }
+    graphs = {
+        name: _graph(name, nodes, [], [_value(out, TensorProto.FLOAT, [None] * 3)])
+        for name, (nodes, out) in branches.items()
+    }
+    drawn = g.op("Squeeze", g.op("Greater", g.size(draws, 1), g.ints(0)))
+    return g.op("If", drawn, **graphs)
 
 
 def _rows(g: Nodes, guided: str, batch: str) -> str:
@@ -158,7 +176,7 @@ def _body(
     out = _inlined(b, network, feeds)
     if spec.condition.kind != "none":
         strong = b.part(out, 0, 0, outer["batch"])
-        weak = b.part(out, 0, b.op("Neg", outer["batch"]), 1 << 40)  # strong itself on B rows
+        weak = b.part(out, 0, b.op("Neg", outer["batch"]), END)  # strong itself on B rows
         away = b.op("Mul", b.op("Sub", strong, weak), outer["weight"])
         out = b.op("Add", weak, away)
     terms = b.op("Concat", "row.state", b.op("Reshape", out, b.ints(1, -1)), "row.noise", axis=0)

@@ -4,11 +4,13 @@
 
 Compared at batch 1 and 7 are the network's predictions at times and conditions that differ from row
 to row, its products J v too in a file of the form `likelihood`, and a whole trajectory of 20 steps in
-which each side feeds on its own states.
+which each side feeds on its own states. Files with the solver inside are compared by what they return,
+with guidance and without: a sampler by every state of its loop, the others by the samples.
 The report travels in the file's metadata; beyond the tolerance nothing is written.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,6 +25,7 @@ from runtimes.spec import Spec
 
 BATCHES = (1, 7)
 STEPS = 20
+GUIDED = 2.0  # the weight at which guidance inside a graph is compared
 TOLERANCE = 1e-4  # relative, float32
 
 
@@ -70,7 +73,8 @@ class Report:
         shown = [
             row
             for row in self.rows
-            if row.what in ("network", "product") or row.step in (1, 5, 10, 15, STEPS)
+            if row.what in ("network", "product")
+            or row.step in (1, 5, 10, 15, STEPS, self.rows[-1].step)
         ]
         lines = ["                         batch  step   max error   relative"]
         lines += [
@@ -80,7 +84,7 @@ class Report:
         verdict = "within" if self.worst.relative <= self.tolerance else "BEYOND"
         return "\n".join(
             [
-                f"{self.framework} against {self.runtime}, same noise, {STEPS} steps:",
+                f"{self.framework} against {self.runtime}, same noise, {self.rows[-1].step} steps:",
                 *lines,
                 f"  worst {self.worst.relative:.2e}, {verdict} the tolerance of {self.tolerance:.0e}",
             ]
@@ -97,15 +101,7 @@ def compare(
     """
     import onnxruntime
 
-    rows = [
-        row
-        for batch in BATCHES
-        for row in (
-            _network(reference, model, batch),
-            *([_product(reference, model, batch)] if model.form == "likelihood" else []),
-            *_path(reference, model, batch),
-        )
-    ]
+    rows = [row for batch in BATCHES for row in COMPARED[model.form](reference, model, batch)]
     report = Report(
         framework,
         f"onnxruntime {onnxruntime.__version__} ({model.provider})",
@@ -120,6 +116,28 @@ def compare(
             report,
         )
     return report
+
+
+def _networks(reference: Differentiable, model: Model, batch: int) -> list[Row]:
+    return [_network(reference, model, batch), *_path(reference, model, batch)]
+
+
+def _products(reference: Differentiable, model: Model, batch: int) -> list[Row]:
+    network, *path = _networks(reference, model, batch)
+    return [network, _product(reference, model, batch), *path]
+
+
+def _loops(reference: Differentiable, model: Model, batch: int) -> list[Row]:
+    """The states of the loop in the graph, guided ones too."""
+    guided = [] if model.spec.condition.kind == "none" else _path(reference, model, batch, GUIDED)
+    return [*guided, *_networks(reference, model, batch)]
+
+
+def _samples(reference: Differentiable, model: Model, batch: int) -> list[Row]:
+    """The last states of the recommended run, guided ones too."""
+    steps = model.spec.sampler.steps
+    weights = [None] if model.spec.condition.kind == "none" else [GUIDED, None]
+    return [_path(reference, model, batch, weight, steps)[-1] for weight in weights]
 
 
 def _network(reference: Sampleable, model: Model, batch: int) -> Row:
@@ -142,16 +160,23 @@ def _points(spec: Spec, batch: int) -> tuple[Floats, Floats, NDArray[Any] | None
     return x, times, _conditions(spec, batch, with_null=True)
 
 
-def _path(reference: Sampleable, model: Model, batch: int) -> list[Row]:
-    """The trajectory of the recommended solver and guidance, each side on its own states."""
+def _path(
+    reference: Sampleable,
+    model: Model,
+    batch: int,
+    guidance: float | None = None,
+    steps: int = STEPS,
+) -> list[Row]:
+    """The trajectory of the recommended solver, each side on its own states."""
     spec = model.spec
     condition = _conditions(spec, batch, with_null=False)
     request: dict[str, Any] = {} if condition is None else {spec.condition.kind: condition}
-    todo = plan(model, batch, seed=2, steps=STEPS, **request)
-    theirs = replace(todo, model=reference).states(0, batch)
+    todo = plan(model, batch, seed=2, steps=steps, guidance=guidance, **request)
+    theirs = {s.step: s.x for s in replace(todo, model=reference).states(0, batch)}
+    word = "trajectory" if guidance is None else "guided"
     return [
-        _row(f"{spec.sampler.solver} trajectory", batch, mine.step, state.x, mine.x)
-        for state, mine in zip(theirs, todo.states(0, batch), strict=True)
+        _row(f"{spec.sampler.solver} {word}", batch, mine.step, theirs[mine.step], mine.x)
+        for mine in todo.states(0, batch)
     ]
 
 
@@ -171,3 +196,13 @@ def _row(what: str, batch: int, step: int, theirs: Floats, mine: Floats) -> Row:
     absolute = float(np.max(np.abs(theirs - mine)))
     scale = float(np.max(np.abs(theirs)))
     return Row(what, batch, step, absolute, absolute / scale if scale > 0.0 else absolute)
+
+
+# form -> what is compared at one batch
+COMPARED: dict[str, Callable[[Differentiable, Model, int], list[Row]]] = {
+    "network": _networks,
+    "likelihood": _products,
+    "sampler": _loops,
+    "seeded": _samples,
+    "unrolled": _samples,
+}

@@ -246,6 +246,11 @@ class Inpainting:
         return self.todo.times
 
     @property
+    def way(self) -> str:
+        """How it runs: see `Plan.way`."""
+        return self.todo.way
+
+    @property
     def calls(self) -> int:
         """Network evaluations of each sample."""
         return sum(self.todo.trace(pair).calls for pair in pairwise(self.times))

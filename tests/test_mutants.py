@@ -38,9 +38,22 @@ SHOWN = ("test_predictions.py", "shown")
 GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
 INTERVAL = ("test_integrate.py", "its_interval")
+LOOP = ("test_sampler.py", "every_solver and (ancestral or dpmpp_3m) or neighbours or both_halves")
+BITS = ("test_noise_graph.py", "bits")
+SEEDS = ("test_noise_graph.py", "counts_on")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
-MUTANTS = [  # file, text, what it becomes, who must notice
+MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
+    ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
+    ("tableaus.py", "else (0.0, 1.0)", "else (0.0, 0.5)", LOOP),
+    ("export/sampler.py", 'b.op("Sub", strong, weak)', 'b.op("Sub", weak, strong)', LOOP),
+    ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
+    ("export/sampler.py", 'g.op("ReduceMax", away)', 'g.op("ReduceMin", away)', LOOP),
+    ("export/sampler.py", 'g.op("Add", on, g.ints(1))', 'g.op("Sub", g.ints(2), on)', LOOP),
+    ("export/noise_graph.py", "g.ints(1 << rotation)", "g.ints(2 << rotation)", BITS),
+    ("export/noise_graph.py", "keys[(group + 2) % 3]), g", "keys[(group + 1) % 3]), g", BITS),
+    ("export/noise_graph.py", 'g.op("Equal", g.size', 'g.op("Less", g.size', SEEDS),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
     ("solvers.py", "field(y + k1 * h, s)", "field(y + k1 * h, t)", EXACT),
@@ -181,10 +194,8 @@ MUTANTS = [  # file, text, what it becomes, who must notice
 
 
 def copy(folder):
-    shutil.copytree(
-        ROOT / "runtimes", folder / "runtimes", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("runtimes", "export", "tests"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -216,7 +227,8 @@ def run(folder, tests, chosen):
 def judge(folder, number):
     """What is wrong with mutant `number`: "" if its tests fail as they should."""
     file, old, new, (tests, chosen) = MUTANTS[number]
-    target = copy(folder / str(number)) / "runtimes" / file
+    room = "" if "/" in file else "runtimes"
+    target = copy(folder / str(number)) / room / file
     text = target.read_text()
     if text.count(old) != 1:
         return f"{file}: {old!r} stands there {text.count(old)} times; correct this list"

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from toolkit.cli.progress import Bar
 
 # options that only a walk along a grid has a use for, as they are when left out
-WALKS = {"eta": 1.0, "diffusion": "sigma", "rescale": 0.0, "cfgpp": None, "guide": None}
+WALKS = {
+    "eta": 1.0,
+    "diffusion": "sigma",
+    "rescale": 0.0,
+    "cfgpp": None,
+    "guide": None,
+    "how": "auto",
+}
 
 
 def integrate(

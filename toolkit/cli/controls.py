@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from runtimes.sample import Sampleable
 
 
+RAN = {
+    "host": "",
+    "graph": " in the graph",
+    "step": " in the graph, step by step",
+    "seeded": " in the graph, noise included",
+    "unrolled": " in the graph, unrolled",
+}
 COUNT = 16  # samples, where neither -n nor a file says how many
 
 
@@ -44,6 +51,16 @@ def plan(model: "Sampleable", count: int | None, wanted: Wanted, request: dict[s
         return controls.inpainting(model, data, array("mask", wanted.mask), **request)
     strength = 0.6 if wanted.strength is None else wanted.strength
     return controls.editing(model, data, strength=strength, **request)
+
+
+def ran(todo: Any, *, every_state: bool) -> str:
+    """Who runs the loop, in words; ValueError where every state is wanted and only the last is had."""
+    if every_state and todo.way in ("seeded", "unrolled"):
+        raise ValueError(
+            f"show-trajectory: expected a file that shows its states, got the form {todo.way!r}; export the "
+            "form sampler"
+        )
+    return RAN[todo.way]
 
 
 def finished(todo: Any, states: "np.ndarray") -> "np.ndarray":

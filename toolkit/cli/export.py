@@ -1,48 +1,111 @@
-"""`toolkit export`: a run folder in, one model file out, if it passes the parity gate."""
+"""`toolkit export`: a run folder or a network in, one model file out, if it passes the gate."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import click
+
+from runtimes.choices import choose
+from runtimes.modelfile import FORMS
+
+Write = Callable[
+    [dict[str, Any], str, str, bool], Any
+]  # (best sampler, out, form, force) -> report
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--out", required=True, help="The .onnx to write.")
 @click.option("--weights", default="ema", show_default=True, help="ema or network.")
-@click.option(
-    "--form",
-    default="network",
-    show_default=True,
-    help="network, or likelihood: also says what toolkit likelihood asks, at twice the work.",
-)
+@click.option("--form", default="network", show_default=True, help=f"One of {', '.join(FORMS)}.")
+@click.option("--spec", metavar="FILE.json", help="The spec of a network.onnx that is not ours.")
+@click.option("-s", "--solver", help="The solver to recommend and to build in.  [heun]")
+@click.option("-k", "--steps", type=int, help="Its steps.  [20]")
+@click.option("--grid", help="Its grid.  [uniform]")
+@click.option("-g", "--guidance", type=float, help="Its weight of the condition.  [1]")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
-def export(run: str, out: str, weights: str, form: str, force: bool) -> None:
-    """Write the newest checkpoint in RUN as one self-describing .onnx.
+def export(
+    run: str,
+    out: str,
+    weights: str,
+    form: str,
+    spec: str | None,
+    solver: str | None,
+    steps: int | None,
+    grid: str | None,
+    guidance: float | None,
+    force: bool,
+) -> None:
+    """Write the newest checkpoint in RUN, or somebody else's network.onnx, as one self-describing .onnx.
 
     The network and a 20-step trajectory are compared, torch against ONNX Runtime, at batch 1 and 7;
     beyond a relative error of 1e-4 the export fails and writes nothing.
 
     \b
+    network     the prediction; the solver runs in whatever opens the file
+    sampler     the solver inside, as a table of numbers: noise in, samples out, in any language
+    seeded      the noise inside too: a seed in, samples and pictures out
+    likelihood  the prediction and its derivative, for toolkit likelihood
+
+    \b
     toolkit export runs/digits --out digits.onnx
-    toolkit export runs/digits --form likelihood --out digits-likelihood.onnx
+    toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
+    toolkit export network.onnx --spec spec.json --form sampler --out theirs.onnx
     """
     from pathlib import Path
 
-    from runtimes.choices import choose
     from runtimes.files import refuse_existing
-    from runtimes.modelfile import FORMS
 
     choose("form", form, FORMS)
     refuse_existing(out, force)  # before torch is loaded
-    from export import ParityError, export_torch
-    from toolkit.train_torch import load
+    from export import ParityError
 
     started = time.perf_counter()
-    module, spec = load(Path(run), which=weights)
+    best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
+    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, spec)
     try:
-        report = export_torch(module, spec, out, form=form, overwrite=force)
+        report = write(best, out, form, force)
     except ParityError as error:
         click.echo(error.report.table())
         raise
     click.echo(report.table())
     click.echo(f"{out}: {Path(out).stat().st_size:,} bytes, {time.perf_counter() - started:.1f} s")
+
+
+def _ours(run: str, weights: str, spec: str | None) -> Write:
+    """From a run folder."""
+    from pathlib import Path
+
+    if spec is not None:
+        raise ValueError(
+            f"spec: expected none beside a run folder, which has its own, got {spec}; leave it out"
+        )
+    from export import export_torch
+    from toolkit.train_torch import load
+
+    module, own = load(Path(run), which=weights)
+    return lambda best, out, form, force: export_torch(
+        module, _with(own, best), out, form=form, overwrite=force
+    )
+
+
+def _stranger(network: str, spec: str | None) -> Write:
+    """From an .onnx and its spec."""
+    if spec is None:
+        raise ValueError(
+            f"spec: expected the spec of {network}, got none; give --spec spec.json, see docs/clients.md"
+        )
+    from export.onnx_export import export_onnx, read_spec
+
+    own, names = read_spec(spec)
+    return lambda best, out, form, force: export_onnx(
+        network, _with(own, best), out, names=names, form=form, overwrite=force
+    )
+
+
+def _with(spec: Any, best: dict[str, Any]) -> Any:
+    """The spec with what was given put in the place of its recommended sampler."""
+    given = {key: value for key, value in best.items() if value is not None}
+    return replace(spec, sampler=replace(spec.sampler, **given))

@@ -7,6 +7,14 @@ import click
 
 from toolkit.cli.words import one_line
 
+FORM_WORDS = {
+    "network": "the prediction alone; the solver runs outside",
+    "likelihood": "products of the Jacobian beside the prediction",
+    "sampler": "the solver inside, as a table of numbers that can be replaced",
+    "seeded": "the solver and its noise inside: a seed is enough",
+    "unrolled": "a fixed solver, batch and number of steps, without control flow",
+}
+
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx")
@@ -29,7 +37,7 @@ def inspect(model: str, as_json: bool) -> None:
         )
         return
     for word, text in describe(opened, report):
-        click.echo(f"{word:<12} {one_line(text)}")
+        click.echo(f"{word:<14} {one_line(text)}")
 
 
 def _report(model: Any) -> dict[str, Any]:
@@ -70,6 +78,7 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
             f"{sampler.solver}, {sampler.steps} steps, {sampler.grid} grid, guidance {sampler.guidance:g}",
         ),
         ("inputs", _values(model.session.get_inputs())),
+        ("with defaults", _values(model.session.get_overridable_initializers())),
         ("outputs", _values(model.session.get_outputs())),
         (
             "graph",
@@ -77,13 +86,15 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
         ),
         ("sha256", file.digest),
     ]
-    if model.form != "network":
-        lines.insert(-1, ("form", f"{model.form}: products of the Jacobian beside the prediction"))
+    lines.insert(-1, ("form", f"{model.form}: {FORM_WORDS[model.form]}"))
+    if model.tableaus:
+        ready = ", ".join(f"{one.solver} {one.steps}" for one in model.tableaus)
+        lines.insert(-1, ("tableaus", f"{ready} steps"))
     if report is not None:
         worst = max(float(row["relative"]) for row in report["rows"])
         text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"
         lines.insert(-1, ("parity", text))
-    return lines
+    return [(word, text) for word, text in lines if text]
 
 
 def _condition(condition: Any) -> str:

@@ -11,6 +11,7 @@ from runtimes.choices import quoted
 from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
 from runtimes.stochastic import DIFFUSIONS
+from runtimes.ways import WAYS
 from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
 from toolkit.cli.words import one_line
@@ -64,6 +65,12 @@ from toolkit.cli.words import one_line
 @click.option(
     "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
 )
+@click.option(
+    "--how",
+    default="auto",
+    show_default=True,
+    help=f"Who runs the loop: one of {', '.join(WAYS)}; what a file can do is known to it.",
+)
 @click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
 @click.option("-o", "--out", required=True, help="Where to: .png, .gif, .npy or .npz.")
 @click.option("--show-trajectory", is_flag=True, help="Write the path from noise to data instead.")
@@ -94,6 +101,7 @@ def sample(
     seed: int,
     batch: int,
     provider: str,
+    how: str,
     threads: int,
     out: str,
     show_trajectory: bool,
@@ -138,6 +146,7 @@ def sample(
             "eta": eta,
             "diffusion": diffusion,
             "seed": seed,
+            "how": how,
         }
         show.check(out, opened.spec.shape, trajectory=show_trajectory)
         wanted = controls.Wanted(start, strength, mask, invert, noise, interpolate)
@@ -158,7 +167,9 @@ def sample(
         else:
             adaptive.refuse_tolerance(tolerance)
             todo = controls.plan(opened, count, wanted, request)
-            count, times, calls = len(todo.seeds), todo.times, f"{todo.calls} network calls each"
+            count, times = len(todo.seeds), todo.times
+            ran = controls.ran(todo, every_state=show_trajectory)
+            calls = f"{todo.calls} network calls each{ran}"
             if show_trajectory:  # every state is kept
                 fits("n", count * len(times), opened.spec.shape, MOST_BYTES)
                 path = [_shown(bar, state) for state in todo.states(0, count)]

@@ -1,0 +1,109 @@
+"""Which way a plan runs is known before it does, and what a file cannot do is refused in one line."""
+
+import math
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import runtimes
+from runtimes import ways
+from runtimes.sample import plan
+
+from .problems import graph, mixture_spec
+from .test_sampler import opened, write  # noqa: F401 - a fixture
+
+
+@pytest.mark.parametrize(
+    ("form", "asked", "way"),
+    [
+        ("network", {}, "host"),
+        ("sampler", {}, "graph"),
+        ("sampler", {"how": "step"}, "step"),
+        ("sampler", {"how": "host"}, "host"),
+        ("sampler", {"rescale": 0.5, "guidance": 2.0}, "host"),
+        ("sampler", {"cfgpp": 0.6}, "host"),
+        ("seeded", {}, "seeded"),
+    ],
+)
+def test_the_best_way_that_a_request_allows(opened, form, asked, way):  # noqa: F811
+    assert plan(opened[form, True], 2, label=1, **asked).way == way
+
+
+@pytest.mark.parametrize(
+    ("form", "asked", "words"),
+    [
+        ("network", {"how": "graph"}, "expected host for this model, got 'graph'"),
+        ("sampler", {"how": "unrolled"}, "expected graph or step or host"),
+        ("sampler", {"how": "grahp"}, "graph"),
+        ("sampler", {"how": "graph", "cfgpp": 0.5}, "got cfgpp; leave it out"),
+        ("seeded", {"rescale": 0.5, "guidance": 2.0}, "got rescale"),
+        ("seeded", {"how": "host"}, "expected seeded for this model"),
+    ],
+)
+def test_an_impossible_way_is_refused_before_anything_runs(opened, form, asked, words):  # noqa: F811
+    with pytest.raises(ValueError, match=words) as caught:
+        plan(opened[form, True], 2, label=1, **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_start_of_ones_own_needs_an_input(opened):  # noqa: F811
+    with pytest.raises(ValueError, match="from noise of its seeds"):
+        runtimes.edit(opened["seeded", False], np.zeros((2, 2), np.float32), strength=0.5)
+
+
+def test_noise_of_ones_own_goes_back_to_the_host_loop(opened):  # noqa: F811
+    model, host = opened["sampler", False], opened["network", False]
+    for solver, way in (("ancestral", "host"), ("heun", "graph")):
+        todo = runtimes.controls.interpolating(model, 4, to=9, solver=solver, steps=5)
+        assert todo.way == way
+        mine, theirs = (
+            runtimes.interpolate(one, 4, to=9, solver=solver, steps=5) for one in (model, host)
+        )
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6)
+
+
+def test_pace_decides_how_many_states_are_seen(opened):  # noqa: F811
+    todo = plan(opened["sampler", False], 3, steps=12)
+    seen = {pace: [s.step for s in todo.states(0, 3, pace)] for pace in (0.0, 1e-9, 1e9, math.inf)}
+    assert seen[0.0] == seen[1e-9] == list(range(13))
+    assert seen[1e9] == [0, 1, 12]  # a first step, timed, then all the rest
+    assert seen[math.inf] == [0, 12]
+
+
+def test_noise_is_made_for_as_many_rows_as_memory_is_kept_for(opened, monkeypatch):  # noqa: F811
+    whole = plan(opened["sampler", False], 3, solver="ancestral", steps=12)
+    last = [s.x for s in whole.states(0, 3, math.inf)][-1]
+    monkeypatch.setattr(
+        ways, "MOST_NOISE", 60 * 6 * 5
+    )  # five rows of three samples of two numbers
+    states = list(whole.states(0, 3, math.inf))
+    assert [s.step for s in states] == [0, 5, 10, 12]
+    np.testing.assert_array_equal(states[-1].x, last)
+
+
+def test_a_state_that_is_not_finite_is_named(tmp_path):
+    """x / (t - 1/2): nothing is wrong before the middle of the path."""
+    nodes = [
+        helper.make_node("Sub", ["time", "half"], ["away"]),
+        helper.make_node("Unsqueeze", ["away", "axis"], ["column"]),
+        helper.make_node("Div", ["x", "column"], ["prediction"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.float32(0.5), "half"),
+        numpy_helper.from_array(np.array([1], np.int64), "axis"),
+    ]
+    values = [("x", TensorProto.FLOAT, ["B", 2]), ("time", TensorProto.FLOAT, ["B"])]
+    model = write(
+        tmp_path / "a.onnx", "sampler", graph(nodes, values, ["B", 2], weights), mixture_spec()
+    )
+    for how in ("step", "host"):
+        with pytest.raises(FloatingPointError, match=r"step 5 of 8, t = 0.625: .*in 2 samples"):
+            list(runtimes.stream(model, 2, solver="euler", steps=8, how=how))
+    with pytest.raises(FloatingPointError, match=r"step 8 of 8"):
+        runtimes.sample(model, 2, solver="euler", steps=8)
+
+
+def test_a_call_by_numbers_of_a_seeded_file_is_refused(opened):  # noqa: F811
+    with pytest.raises(ValueError, match="--form network or sampler"):
+        opened["seeded", False].network(np.zeros((1, 2), np.float32), 0.5)
