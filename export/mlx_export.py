@@ -72,8 +72,8 @@ def _evaluating(module: Callable[..., Any]) -> Iterator[None]:
     before = [part.training for part in parts]
     try:
         for part in parts:
-            part._set_training_mode(False)
+            part.train(False)
         yield
     finally:
-        for part, training in zip(parts, before, strict=True):
-            part._set_training_mode(training)
+        for part, training in zip(parts, before, strict=True):  # parents before their children
+            part.train(training)

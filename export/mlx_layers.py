@@ -22,7 +22,7 @@ from .mlx_values import (
     transpose,
 )
 from .sheet import Sheet
-from .sizes import Size
+from .sizes import Number, Size, total
 
 HIDDEN = float(np.finfo(np.float32).min)  # what MLX puts where a mask is False
 
@@ -57,7 +57,7 @@ def rms_norm(sheet: Sheet, step: Step, x: Value, *weight: Value) -> Value:
 def attention(sheet: Sheet, step: Step, q: Value, k: Value, v: Value, *mask: Value) -> Value:
     """softmax(scale q k^T, hidden where the mask says so) v on (batch, heads, tokens, width)."""
     numbers, heads = step.arguments, q.shape[1]
-    k, v = (_repeated(sheet, value, whole(heads)) for value in (k, v))
+    k, v = (_repeated(sheet, value, heads) for value in (k, v))
     scores = product(sheet, q, transpose(sheet, k, (0, 1, 3, 2)))
     scores = elementwise(sheet, "Mul", scores, number(sheet, numbers["scale"]))
     if numbers["causal"]:
@@ -73,12 +73,12 @@ def attention(sheet: Sheet, step: Step, q: Value, k: Value, v: Value, *mask: Val
     return product(sheet, last_softmax(sheet, scores), v)
 
 
-def _repeated(sheet: Sheet, value: Value, heads: int) -> Value:
+def _repeated(sheet: Sheet, value: Value, heads: Number) -> Value:
     """Every head of k or v once for each head of q that shares it."""
     batch, there, tokens, width = value.shape
     if there == heads:
         return value
-    times = heads // whole(there)
+    times = whole(heads) // whole(there)
     wide = broadcast(
         reshape(sheet, value, (batch, there, 1, tokens, width)),
         (batch, there, times, tokens, width),
@@ -98,11 +98,12 @@ def group_norm(sheet: Sheet, step: Step, x: Value, *affine: Value) -> Value:
     x = expanded(sheet, x)
     order, channels = channels_first(x.rank), whole(x.shape[-1])
     single = groups == channels
+    numbers = total((channels // groups, *x.shape[1:-1]))  # of a row that are in one group
     scale, shift = (
         affine if affine and single else (_ones(sheet, groups), _ones(sheet, groups, 0.0))
     )
     first = transpose(sheet, x, order)
-    parts = first if single else reshape(sheet, first, (x.shape[0], groups, _rest(x, groups)))
+    parts = first if single else reshape(sheet, first, (x.shape[0], groups, numbers))
     name = sheet.one(
         "InstanceNormalization",
         form(sheet, parts),
@@ -116,14 +117,6 @@ def group_norm(sheet: Sheet, step: Step, x: Value, *affine: Value) -> Value:
         return back
     scaled = elementwise(sheet, "Mul", back, affine[0])
     return elementwise(sheet, "Add", scaled, affine[1])
-
-
-def _rest(x: Value, groups: int) -> int:
-    """How many numbers of a row are in one group."""
-    total = 1
-    for size in x.shape[1:]:
-        total *= whole(size)
-    return total // groups
 
 
 def batch_norm(

@@ -4,7 +4,8 @@
 
 The value is unchanged and gradients pass. The tag numbers a `Mark` with what the call was; the exporter
 writes one operator from the arguments, and the steps that MLX made of the call are not needed. Code
-that holds its own reference (from mlx.nn import gelu) is traced step by step: still right.
+that holds its own reference (from mlx.nn import gelu) is traced step by step: still right. The calls
+are replaced where they stand, so one program is traced at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -110,13 +111,15 @@ def upsample(layer: Any, x: mx.array) -> Call | None:
     scales = scale if isinstance(scale, tuple) else (scale,) * dims
     whole = all(s == int(s) for s in scales)
     cubic = layer.mode == "cubic" and dims != 2
-    if layer.antialias or cubic or not whole or x.dtype != mx.float32:
+    if layer.antialias or cubic or not whole or not mx.issubdtype(x.dtype, mx.floating):
         return None
     return "upsample", {"scales": scales, "mode": layer.mode, "corners": layer.align_corners}, [x]
 
 
-def pool(layer: Any, x: mx.array) -> Call:
+def pool(layer: Any, x: mx.array) -> Call | None:
     """nn.MaxPool1d ... nn.AvgPool3d."""
+    if not mx.issubdtype(x.dtype, mx.floating):
+        return None
     maximum = layer._padding_value != 0
     return (
         "pool",

@@ -23,7 +23,7 @@ from .mlx_values import (
     transpose,
 )
 from .sheet import Sheet
-from .sizes import Size
+from .sizes import Number, Size
 
 
 def matmul(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
@@ -122,18 +122,21 @@ def _flipped(sheet: Sheet, weight: Value) -> Value:
 
 def _transposed(sheet: Sheet, weight: Value, groups: int) -> str:
     """(groups out, space, in) -> (groups in, out, space)."""
-    out, *space, inner = weight.shape
-    assert isinstance(out, int)
+    out, *space, inner = (whole(size) for size in weight.shape)
     split = reshape(sheet, weight, (groups, out // groups, *space, inner))
     last = split.rank - 1
     turned = transpose(sheet, split, (0, last, 1, *range(2, last)))
-    joint = reshape(sheet, turned, (groups * whole(inner), out // groups, *space))
+    joint = reshape(sheet, turned, (groups * inner, out // groups, *space))
     return form(sheet, joint)
 
 
-def whole(size: int | Size) -> int:
+def whole(size: Number) -> int:
     """A size that does not move with the batch."""
-    assert isinstance(size, int)
+    if isinstance(size, Size):
+        raise ValueError(
+            f"module: expected channels, heads and kernels of fixed sizes, got {size}; "
+            "move the batch to the first axis"
+        )
     return size
 
 

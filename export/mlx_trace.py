@@ -7,6 +7,7 @@ the calls of `mlx_marks` marked. Nothing is evaluated.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from .mlx_marks import Mark, marked
 from .sizes import BATCHES, Factor, Size, Unfitted, fit, fit_factor
 
+TRACING = threading.Lock()  # MLX's own functions are marked meanwhile
 Output = tuple[str, tuple[int | Size, ...], str]  # name, sizes, element type
 
 
@@ -108,7 +110,13 @@ def _trace(function: Callable[..., Any], example: Sequence[NDArray[Any]], marks:
     trace, kept = Trace(), dict[int, Mark]()
     arrays = [mx.array(array) for array in example]
     try:
-        with _uncompiled(), _same_draws(), mx.stream(mx.cpu), marked(kept if marks else None):
+        with (
+            TRACING,
+            _uncompiled(),
+            _same_draws(),
+            mx.stream(mx.cpu),
+            marked(kept if marks else None),
+        ):
             mx.export_function(trace.hear, function, *arrays)
     except Exception as error:
         raise ValueError(_reason(error, trace)) from error

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from .sizes import BATCH, Number, Size
 
 IR_VERSION = 10  # what onnxruntime 1.18 and its contemporaries read
-LARGEST_FOLD = 1 << 22  # numbers in one result: beyond it the small constants stay as they are
+LARGEST_FOLD = 1 << 16  # numbers in a result that is larger than every constant it could come from
 UNFOLDED = ("DequantizeLinear",)  # its whole point is that the file holds the small integers
 ALONE = ("Conv", "ConvTranspose")  # may still get a bias, so never shared
 
@@ -140,8 +140,9 @@ class Sheet:
         needed = {name for node in late for name in node.input} | {last}
         made = [name for node in early for name in node.output if name in needed]
         results = dict(zip(made, _run(early, constants, made, self.opset), strict=True))
-        if any(result.size > LARGEST_FOLD for result in results.values()):
-            large = {name for name, result in results.items() if result.size > LARGEST_FOLD}
+        most = max(LARGEST_FOLD, *(np.size(array) for array in constants.values()))
+        large = {name for name, result in results.items() if result.size > most}
+        if large:
             kept = _live(early, constants, *large)[0]
             late = [*kept, *late]
             results = {name: result for name, result in results.items() if name not in large}

@@ -78,6 +78,22 @@ def fit_factor(values: Sequence[float]) -> Factor:
     raise Unfitted(f"{list(values)} at batches {list(BATCHES)}")
 
 
+def total(sizes: Sequence[Number]) -> Number:
+    """How many numbers an array of these sizes holds; one of them may move."""
+    fixed, moving = 1, None
+    for size in sizes:
+        if not isinstance(size, Size):
+            fixed *= size
+        elif moving is None:
+            moving = size
+        else:
+            raise ValueError(
+                f"module: expected sizes that are a + b * batch, got ({size}) times ({moving}); "
+                "write it without products of the batch size"
+            )
+    return fixed if moving is None else Size(moving.a * fixed, moving.b * fixed)
+
+
 def count(sizes: Sequence[Number]) -> float:
     """How many numbers an array of these sizes holds, at a large batch: to see which is larger."""
     product = 1.0

@@ -12,7 +12,11 @@ import numpy as np
 from mlx.utils import tree_map
 
 TOKENS, IMAGE, POINTS = (6, 8), (6, 6, 4), (5, 3)
-attend = mx.fast.scaled_dot_product_attention
+
+
+def attend(q, k, v, **rest):
+    """Looked up when called: a reference of one's own is not marked."""
+    return mx.fast.scaled_dot_product_attention(q, k, v, **rest)
 
 
 def drawn(module, seed=0):
@@ -135,7 +139,8 @@ SUMS = {
     "argsort": (TOKENS, lambda: lambda x: mx.argsort(x, -1)),
     "topk": (TOKENS, lambda: lambda x: mx.sort(mx.topk(x, 3, axis=-1), -1)),
     "argpartition": (TOKENS, lambda: lambda x: mx.sort(mx.argpartition(x, 3, axis=1)[:, :3], 1)),
-    "cumsum": (TOKENS, lambda: lambda x: mx.cumsum(x, 1) + mx.cumsum(x, 2, reverse=True, inclusive=False)),
+    "cumsum": (TOKENS, lambda: lambda x: 3 * mx.cumsum(x, 1)),
+    "cumsum back": (TOKENS, lambda: lambda x: mx.cumsum(x, 2, reverse=True, inclusive=False)),
 }  # fmt: skip
 LAYOUTS = {
     "slice": (TOKENS, lambda: lambda x: x[:, 1:5:2, ::-1] + x[:, -2:, :]),
@@ -246,6 +251,7 @@ CONVOLUTIONS = {
         f"transposed{d} output padding": lambda t=turn: drawn(
             t(4, 6, 3, stride=2, padding=1, output_padding=1)
         ),
+        f"transposed{d} larger": lambda t=turn: drawn(t(4, 6, 3, stride=2, output_padding=1)),
         f"transposed{d} dilated": lambda t=turn: drawn(t(4, 6, 4, dilation=2, bias=False)),
     }.items()
 } | {
@@ -343,6 +349,13 @@ LAYERS = {
     "attention shared": (
         TOKENS,
         lambda: lambda x: attend(heads(x), heads(x)[:, :1], heads(x)[:, 1:], scale=0.5),
+    ),
+    "attention by reference": (
+        TOKENS,
+        lambda: partial(
+            lambda attend, x: attend(heads(x), heads(x * 2), heads(x), scale=0.5),
+            mx.fast.scaled_dot_product_attention,
+        ),
     ),
     "attention sinks": (
         TOKENS,
