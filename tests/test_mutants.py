@@ -47,7 +47,7 @@ LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
-    ("tableaus.py", "else (0.0, 1.0)", "else (0.0, 0.5)", LOOP),
+    ("tableaus.py", "guided=(0.0, 1.0)", "guided=(0.0, 0.5)", LOOP),
     ("export/sampler.py", 'b.op("Sub", strong, weak)', 'b.op("Sub", weak, strong)', LOOP),
     ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
     ("export/sampler.py", 'g.op("ReduceMax", away)', 'g.op("ReduceMin", away)', LOOP),

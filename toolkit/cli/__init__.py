@@ -22,6 +22,7 @@ VERBS = {
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
     "inspect": "Say what an .onnx generates, how it was trained and how to sample it.",
+    "check": "Say which execution providers would take how much of an .onnx.",
     "conformance": "Hold this machine's ONNX Runtime against exact answers: orders and errors.",
     "plot": "Draw what solvers cost on an .onnx, or its flow in the plane.",
     "likelihood": "Say how likely data is under an .onnx of the likelihood form.",

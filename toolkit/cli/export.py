@@ -25,6 +25,7 @@ Write = Callable[
 @click.option("-k", "--steps", type=int, help="Its steps.  [20]")
 @click.option("--grid", help="Its grid.  [uniform]")
 @click.option("-g", "--guidance", type=float, help="Its weight of the condition.  [1]")
+@click.option("-b", "--batch", default=1, show_default=True, help="Samples of the form unrolled.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
 def export(
     run: str,
@@ -36,6 +37,7 @@ def export(
     steps: int | None,
     grid: str | None,
     guidance: float | None,
+    batch: int,
     force: bool,
 ) -> None:
     """Write the newest checkpoint in RUN, or somebody else's network.onnx, as one self-describing .onnx.
@@ -47,11 +49,13 @@ def export(
     network     the prediction; the solver runs in whatever opens the file
     sampler     the solver inside, as a table of numbers: noise in, samples out, in any language
     seeded      the noise inside too: a seed in, samples and pictures out
+    unrolled    a fixed solver for a fixed --batch, without loops: for phones and NPUs
     likelihood  the prediction and its derivative, for toolkit likelihood
 
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
+    toolkit export runs/digits --form unrolled --batch 1 --steps 8 --out digits-unrolled.onnx
     toolkit export network.onnx --spec spec.json --form sampler --out theirs.onnx
     """
     from pathlib import Path
@@ -65,8 +69,9 @@ def export(
     started = time.perf_counter()
     best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
     write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, spec)
+    options = {"form": form, "batch": batch, "overwrite": force}
     try:
-        report = write(best, out, form, force)
+        report = write(best, out, options)
     except ParityError as error:
         click.echo(error.report.table())
         raise
@@ -86,9 +91,7 @@ def _ours(run: str, weights: str, spec: str | None) -> Write:
     from toolkit.train_torch import load
 
     module, own = load(Path(run), which=weights)
-    return lambda best, out, form, force: export_torch(
-        module, _with(own, best), out, form=form, overwrite=force
-    )
+    return lambda best, out, options: export_torch(module, _with(own, best), out, **options)
 
 
 def _stranger(network: str, spec: str | None) -> Write:
@@ -100,8 +103,8 @@ def _stranger(network: str, spec: str | None) -> Write:
     from export.onnx_export import export_onnx, read_spec
 
     own, names = read_spec(spec)
-    return lambda best, out, form, force: export_onnx(
-        network, _with(own, best), out, names=names, form=form, overwrite=force
+    return lambda best, out, options: export_onnx(
+        network, _with(own, best), out, names=names, **options
     )
 
 
