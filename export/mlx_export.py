@@ -32,13 +32,15 @@ def export_mlx(
     path: str | os.PathLike[str],
     *,
     form: str = "network",
+    batch: int = 1,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
     """Write `module` as one model file at `path` and return its parity report.
 
     module: an mlx.nn.Module or any function of MLX arrays, called as module(x, time) or, when
-    spec.condition is not none, module(x, time, condition). form: one of `forms.GROW`.
+    spec.condition is not none, module(x, time, condition). form: one of `forms.GROW`; batch: of the
+    form unrolled.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, a
     primitive without a function, an operator that the form cannot have) and ParityError (beyond
     `tolerance`, relative); then nothing is written.
@@ -62,6 +64,7 @@ def export_mlx(
             framework=f"mlx {version('mlx')}",
             overwrite=overwrite,
             tolerance=tolerance,
+            batch=batch,
         )
 
 
