@@ -184,10 +184,11 @@ def arc_tan2(sheet: Sheet, step: Step, y: Value, x: Value) -> Value:
 
 
 def compare(kind: str) -> Write:
-    """A comparison, whose result is a bool."""
+    """A comparison, whose result is a bool; of bools as of 0 and 1."""
 
-    def write(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
-        return elementwise(sheet, kind, a, b, dtype=BOOL)
+    def write(sheet: Sheet, step: Step, *values: Value) -> Value:
+        numbers = [cast(sheet, v, INT64 if v.dtype == BOOL else v.dtype) for v in values]
+        return elementwise(sheet, kind, *numbers, dtype=BOOL)
 
     return write
 
@@ -232,7 +233,10 @@ def bitwise(sheet: Sheet, step: Step, a: Value, b: Value) -> Value:
 
 
 def select(sheet: Sheet, step: Step, condition: Value, a: Value, b: Value) -> Value:
-    """condition ? a : b."""
+    """condition ? a : b; of bools by And and Or, for ONNX Runtime has no other way."""
+    if a.dtype == BOOL:
+        other = elementwise(sheet, "And", elementwise(sheet, "Not", condition), b)
+        return elementwise(sheet, "Or", elementwise(sheet, "And", condition, a), other)
     return elementwise(sheet, "Where", cast(sheet, condition, BOOL), a, b, dtype=dtype_of(step))
 
 

@@ -18,7 +18,7 @@ from .mlx_values import (
     reshape,
 )
 from .sheet import Name, Sheet
-from .sizes import Size
+from .sizes import Size, total
 
 REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceSum", "ReduceProd", "ReduceMin", "ReduceMax")
 SCATTERS = {0: "max", 1: "min", 2: "add", 3: "mul", 4: "none"}  # MLX's numbers for them
@@ -46,7 +46,9 @@ def reduce(sheet: Sheet, step: Step, value: Value) -> Value:
 def arg_reduce(sheet: Sheet, step: Step, value: Value) -> Value:
     """Where the smallest or the largest number of an axis is, the first of equal ones."""
     kind, axis = step.arguments[0], step.arguments[1]
-    value = expanded(sheet, value, [axis])
+    value = expanded(
+        sheet, cast(sheet, value, INT64 if value.dtype == BOOL else value.dtype), [axis]
+    )
     order = value.order
     name = sheet.one(
         ("ArgMin", "ArgMax")[int(kind)], form(sheet, value, order), axis=order.index(axis)
@@ -157,6 +159,23 @@ def take(sheet: Sheet, value: Value, axis: int, index: Value) -> Value:
     return Value(shape, value.dtype, real, {back: name})
 
 
+def strided(sheet: Sheet, step: Step, value: Value) -> Value:
+    """as_strided within each row: numbers of a row by their places in it."""
+    shape, strides, offset = step.arguments
+    row = total((*value.shape, 1))
+    first, *rest = shape
+    fixed = [size for size in (*rest, *strides, offset) if not isinstance(size, Size)]
+    rows = isinstance(row, Size) and row == total((first, strides[0]))
+    if len(fixed) != len(rest) + len(strides) + 1 or not rows:
+        raise unsupported(step, "windows that lie within a row (as_strided)")
+    grids = np.meshgrid(*(np.arange(size) for size in rest), indexing="ij")
+    places = offset + sum(grid * n for grid, n in zip(grids, strides[1:], strict=True))
+    flat = reshape(sheet, value, (first, strides[0]))
+    index = made(tuple(rest), INT64, sheet.constant(np.asarray(places, np.int64)))
+    name = sheet.one("Gather", form(sheet, expanded(sheet, flat)), form(sheet, index), axis=1)
+    return made(step.outputs[0][1], value.dtype, name)
+
+
 def _stacked(sheet: Sheet, indices: tuple[Value, ...]) -> Value:
     """(index axes, how many): the numbers of one element side by side."""
     shape = joined([index.shape for index in indices])
@@ -265,6 +284,7 @@ SUMS: dict[str, Write] = {
     **dict.fromkeys(("ArgPartition", "ArgSort"), arg_sort),
     **dict.fromkeys(("Partition", "Sort"), sort),
     "ArgReduce": arg_reduce,
+    "AsStrided": strided,
     "Gather": gather,
     "GatherAxis": gather_axis,
     "LogSumExp": log_sum_exp,

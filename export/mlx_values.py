@@ -11,7 +11,7 @@ and a node is written when an operator asks for a form that is not there.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,8 @@ def reshape(sheet: Sheet, value: Value, shape: Sizes) -> Value:
         real: list[Number] = [1] * len(shape)
         for k, other in zip(mine, theirs, strict=True):
             real[k] = value.real[other]
-        return _pending(shape, value, tuple(real))
+        out = _pending(shape, value, tuple(real))
+        return replace(out, summed=value.summed) if out.summed is not value.summed else out
     whole = expanded(sheet, value)
     before: Value | None = whole
     while before is not None:
@@ -196,7 +197,7 @@ def _pending(shape: Sizes, value: Value, real: Sizes) -> Value:
             origin = first
     if origin.shape == shape and origin.real == real:
         return origin
-    return Value(shape, value.dtype, real, origin=origin, array=value.array, summed=value.summed)
+    return Value(shape, value.dtype, real, origin=origin, array=value.array)
 
 
 def transpose(sheet: Sheet, value: Value, axes: Order) -> Value:
@@ -221,9 +222,7 @@ def broadcast(value: Value, shape: Sizes) -> Value:
     if shape == value.shape:
         return value
     if len(shape) == value.rank:
-        return Value(
-            shape, value.dtype, value.real, value.forms, value.origin, value.array, value.summed
-        )
+        return Value(shape, value.dtype, value.real, value.forms, value.origin, value.array)
     return _pending(shape, value, (1,) * (len(shape) - value.rank) + value.real)
 
 

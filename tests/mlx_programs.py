@@ -55,6 +55,15 @@ def cubed(layer, x):
     return (layer(x) ** 3).sum()
 
 
+def moved(x):
+    """Every layout there is on one value, whatever its type."""
+    x = mx.concatenate([x, mx.roll(x, 1, axis=1)[:, ::2]], axis=1).swapaxes(1, 2)
+    first, second = mx.split(mx.take(x, mx.array([0, 2, 1, 5]), axis=1), 2, axis=1)
+    x = mx.stack([first, second], axis=-1)[:, :, 1:, None].reshape(x.shape[0], 2, -1)
+    x = mx.take_along_axis(x, mx.broadcast_to(mx.array([[[3, 1, 0]]]), (*x.shape[:2], 3)), axis=2)
+    return mx.pad(mx.repeat(x, 2, axis=1), ((0, 0), (1, 0), (0, 2))) | x[:, :1, :1]
+
+
 def put(x):
     y = x * 1.0
     y[:, 1:4, ::2] = 0.5
@@ -105,6 +114,19 @@ ELEMENTWISE = {
     ),
     "array_equal": (TOKENS, lambda: lambda x: x + mx.array_equal(x, x, equal_nan=True)),
     "where": (TOKENS, lambda: lambda x: mx.where(x > 0, x, x * 0.1)),
+    "bools": (TOKENS, lambda: lambda x: mx.maximum(mx.where(x > 0, x < 1, x > -1), x > 2)),
+    "negative whole": (
+        TOKENS,
+        lambda: lambda x: mx.abs(-whole(x)) - mx.sign((x * 3).astype(mx.int32)),
+    ),
+    "choice of whole": (
+        TOKENS,
+        lambda: lambda x: mx.where(x > 0, whole(x), mx.minimum(whole(x), 3)) ** 2,
+    ),
+    "compared bools": (TOKENS, lambda: lambda x: (x > 0) < (x > -1)),
+    "first true": (TOKENS, lambda: lambda x: mx.argmax(x > 0.5, 1) + mx.cumsum(x > 0, 1)[:, -1]),
+    "mask moved": (TOKENS, lambda: lambda x: moved(x > 0)),
+    "whole moved": (TOKENS, lambda: lambda x: moved(whole(x))),
     "bits": (TOKENS, lambda: lambda x: (whole(x) & 3) | (whole(x) << 2) | (whole(x) >> 1)),
     "bool bits": (TOKENS, lambda: lambda x: mx.logical_not(x > 0) & (x < 1) ^ (x > 2)),
     "casts": (TOKENS, lambda: lambda x: (x * 3).astype(mx.int32).astype(mx.float32) + (x > 0)),
@@ -131,6 +153,9 @@ SUMS = {
     "sum of rows": (TOKENS, lambda: lambda x: x + x.sum(0)),
     "mean of rows": (TOKENS, lambda: lambda x: x - x.mean(0, keepdims=True)),
     "mean of all": (TOKENS, lambda: lambda x: x - x.mean()),
+    "sum spread": (TOKENS, lambda: lambda x: mx.broadcast_to(x.sum(-1, True), x.shape) * 0.125),
+    "sum spread wide": (TOKENS, lambda: lambda x: mx.broadcast_to(x.sum(-1), (2, *x.shape[:2])) * 0.125),
+    "sums of whole numbers": (TOKENS, lambda: lambda x: whole(x).sum(1) + whole(x).max(1) + whole(x).prod(1)),
     "norm": (TOKENS, lambda: lambda x: x / mx.linalg.norm(x, axis=-1, keepdims=True)),
     "logsumexp": (TOKENS, lambda: lambda x: mx.logsumexp(x, -1, True) + mx.logsumexp(x, 1, True)),
     "softmax": (TOKENS, lambda: lambda x: mx.softmax(x, -1) + mx.softmax(x, 1) + mx.softmax(x, (1, 2))),
@@ -177,6 +202,10 @@ LAYOUTS = {
         lambda: lambda x: mx.softmax(x.swapaxes(0, 1).reshape(6, -1), -1).reshape(6, -1, 8).swapaxes(0, 1),
     ),
     "squeeze": (TOKENS, lambda: lambda x: (x[:, :1].squeeze(1)[:, None, None] * x[:, None]).squeeze(1)),
+    "windows": (
+        TOKENS,
+        lambda: lambda x: mx.as_strided(x, (x.shape[0], 4, 3, 8), (48, 8, 8, 1), 0) + x[:, :1, None],
+    ),
     "pixel shuffle": (
         IMAGE,
         lambda: lambda x: x.reshape(-1, 6, 6, 2, 2, 1).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 12, 12, 1),

@@ -159,6 +159,26 @@ def summed(rng, shape, b):
     return (lambda x: mx.tanh(kind(x, axis=k))), b - (k < b)
 
 
+def averaged(rng, shape, b):
+    """A mean as sum and share, the sum spread before or after."""
+    k = int(rng.choice(free(shape, b)))
+    share = 1.0 / shape[k]
+    if rng.random() < 0.5:
+        return (lambda x: x - mx.broadcast_to(x.sum(k, keepdims=True), x.shape) * share), b
+    return (lambda x: x - mx.expand_dims(x.sum(k) * share, k)), b
+
+
+def resized(rng, shape, b):
+    if b != 0 or len(shape) != 4 or min(shape[1:3]) < 2:
+        return None
+    layers = (
+        *(nn.Upsample(2, mode) for mode in ("nearest", "linear", "cubic")),
+        *(nn.MaxPool2d(2, 1), nn.AvgPool2d(2), nn.MaxPool2d(2, 2, 1)),
+    )
+    layer = layers[int(rng.integers(len(layers)))]
+    return (lambda x: layer(x)), b
+
+
 def spread(rng, shape, b):
     k = int(rng.choice(free(shape, b)))
     kind = (mx.softmax, mx.cumsum, mx.sort)[int(rng.integers(3))]
@@ -214,7 +234,8 @@ def normed(rng, shape, b):
 
 STEPS = (
     *(transposed, merged, parted, batch_merged, widened, squeezed, cut, doubled, halved, padded),
-    *(rolled, picked, smooth, scaled, chosen, summed, spread, linear, looked, convolved, normed),
+    *(rolled, picked, smooth, scaled, chosen, summed, averaged, spread, linear, looked),
+    *(convolved, resized, normed),
 )
 SHAPES = ((6,), (5, 8), (4, 6, 4), (6, 4, 2), (2, 4, 4, 4), (4, 2, 2, 6))
 
