@@ -28,6 +28,7 @@ class Mark:
     arguments: dict[str, Any]
 
 
+FIRST_TAG = 1_818_321_000  # a number that nobody else's mx.depends depends on
 Record = dict[int, Mark]
 Call = tuple[str, dict[str, Any], list[mx.array]]  # kind, arguments, arrays
 
@@ -172,7 +173,7 @@ def _wrapper(
         if seen is None:
             return out
         kind, rest, arrays = seen
-        tag = len(record)
+        tag = FIRST_TAG + len(record)
         record[tag] = Mark(kind, rest)
         return mx.depends([out], [*arrays, mx.array(tag, mx.int32)])[0]
 

@@ -134,7 +134,7 @@ ELEMENTWISE = {
     "identity": (TOKENS, lambda: lambda x: x),
     "constant": (TOKENS, lambda: lambda x: mx.zeros(x.shape) + mx.arange(8)),
     "logical_and": (TOKENS, lambda: lambda x: mx.logical_and(x > 0, x < 1)),
-    "depends": (TOKENS, lambda: lambda x: mx.depends([x * 2], [x])[0]),
+    "depends": (TOKENS, lambda: lambda x: sum(mx.depends([x * 2, x + 1], [x, mx.array(0)]))),
     "stop_gradient": (TOKENS, lambda: mx.stop_gradient),
     **{
         f"nn.{name}": (TOKENS, lambda name=name: getattr(nn, name)) for name in ACTIVATIONS.split()
