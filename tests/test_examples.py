@@ -48,6 +48,13 @@ def test_compare_backends(tmp_path):
 
 
 @pytest.mark.slow
+def test_mlx_against_torch(tmp_path):
+    out = run("mlx_against_torch.py", tmp_path, "mlp", "--rounds", "4")
+    assert out.count("ratio") == 2
+    assert "nodes MLX" in out
+
+
+@pytest.mark.slow
 def test_benchmark(tmp_path):
     options = ("--rounds", "3", "--batch", "1", "--network", "mlp", "--no-compile")
     out = run("benchmark.py", tmp_path, *options)
