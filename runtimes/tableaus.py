@@ -109,6 +109,8 @@ def from_json(text: str) -> tuple[Ready, ...]:
     """The tableaus of a metadata entry. Raises ValueError saying which one is not as it should be."""
     try:
         entries = json.loads(text)
+        if not isinstance(entries, list):
+            raise TypeError(f"a {type(entries).__name__} in place of a list")
         return tuple(_one(entry) for entry in entries)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(

@@ -44,6 +44,7 @@ SEEDS = ("test_noise_graph.py", "counts_on")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
+MLX = ("test_mlx_ops.py", "function")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
@@ -67,6 +68,29 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
     ("widen.py", "weights.pop(", "weights.get(", WIDEN),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
+    ("export/mlx_products.py", "bool(flip) != back", "bool(flip) == back", MLX),
+    ("export/mlx_products.py", "max(-e, 0)", "max(e, 0)", MLX),
+    ("export/mlx_products.py", "zip(reach, high,", "zip(reach, low,", MLX),
+    ("export/mlx_layers.py", "columns - rows, dtype", "0, dtype", MLX),
+    ("export/mlx_layers.py", "float(np.finfo(np.float32).min)", "0.0", MLX),
+    ("export/mlx_layers.py", '["count_include_pad"] = 1', '["count_include_pad"] = 0', MLX),
+    ("export/mlx_ops.py", "uses[name] != 1", "uses[name] > 9", MLX),
+    ("export/mlx_sums.py", "exclusive=int(not inclusive)", "exclusive=int(inclusive)", MLX),
+    (
+        "export/mlx_values.py",
+        "(axes.index(axis) for axis in order)",
+        "(axes[k] for k in order)",
+        MLX,
+    ),
+    (
+        "export/mlx_values.py",
+        "[have.index(axis) for axis in order]",
+        "[order.index(k) for k in have]",
+        MLX,
+    ),
+    ("export/mlx_arithmetic.py", "abs(part * n - 1.0) < 1e-6", "abs(part - 1.0) < 9.0", MLX),
+    ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
+    ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
     ("solvers.py", "field(y + k1 * h, s)", "field(y + k1 * h, t)", EXACT),

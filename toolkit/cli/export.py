@@ -1,5 +1,6 @@
 """`toolkit export`: a run folder or a network in, one model file out, if it passes the gate."""
 
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +13,14 @@ from runtimes.modelfile import FORMS
 
 Write = Callable[[dict[str, Any], str, dict[str, Any]], Any]  # (best, out, options)
 
+WRITERS = {"torch": "export_torch", "mlx": "export_mlx"}  # backend -> its verb in `export`
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--out", required=True, help="The .onnx to write.")
 @click.option("--weights", default="ema", show_default=True, help="ema or network.")
+@click.option("--backend", default="auto", show_default=True, help="torch or mlx: who traces RUN.")
 @click.option("--form", default="network", show_default=True, help=f"One of {', '.join(FORMS)}.")
 @click.option("--spec", metavar="FILE.json", help="The spec of a network.onnx that is not ours.")
 @click.option("-s", "--solver", help="The solver to recommend and to build in.  [heun]")
@@ -31,6 +35,7 @@ def export(
     run: str,
     out: str,
     weights: str,
+    backend: str,
     form: str,
     spec: str | None,
     solver: str | None,
@@ -44,7 +49,7 @@ def export(
 ) -> None:
     """Write the newest checkpoint in RUN, or somebody else's network.onnx, as one self-describing .onnx.
 
-    The network and a 20-step trajectory are compared, torch against ONNX Runtime, at batch 1 and 7;
+    The network and a 20-step trajectory are compared, torch or MLX against ONNX Runtime, at batch 1 and 7;
     beyond a relative error of 1e-4 the export fails and writes nothing.
 
     \b
@@ -61,6 +66,7 @@ def export(
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
+    toolkit export runs/digits --backend mlx --out digits.onnx
     toolkit export runs/digits --form unrolled --batch 1 --steps 8 --out digits-unrolled.onnx
     toolkit export runs/digits --precision fp16 --out digits-fp16.onnx
     toolkit export network.onnx --spec spec.json --form sampler --out theirs.onnx
@@ -70,7 +76,7 @@ def export(
     from runtimes.files import refuse_existing
 
     choose("form", form, FORMS)
-    refuse_existing(out, force)  # before torch is loaded
+    refuse_existing(out, force)  # before a framework is loaded
     from export import ParityError
     from export.precision import known
 
@@ -81,7 +87,7 @@ def export(
         "form": form, "batch": batch, "precision": precision, "accept": accept, "overwrite": force
     }  # fmt: skip
     best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
-    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, spec)
+    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, backend, spec)
     try:
         report = write(best, out, options)
     except ParityError as error:
@@ -91,19 +97,25 @@ def export(
     click.echo(f"{out}: {Path(out).stat().st_size:,} bytes, {time.perf_counter() - started:.1f} s")
 
 
-def _ours(run: str, weights: str, spec: str | None) -> Write:
-    """From a run folder."""
+def _ours(run: str, weights: str, backend: str, spec: str | None) -> Write:
+    """From a run folder, whoever trained it: the other framework opens it too."""
     from pathlib import Path
+
+    import export
+    from toolkit.cli.train import trainer
+    from toolkit.runs import framework_of
 
     if spec is not None:
         raise ValueError(
             f"spec: expected none beside a run folder, which has its own, got {spec}; leave it out"
         )
-    from export import export_torch
-    from toolkit.train_torch import load
-
-    module, own = load(Path(run), which=weights)
-    return lambda best, out, options: export_torch(module, _with(own, best), out, **options)
+    choose("backend", backend, ("auto", *WRITERS))
+    wanted = [framework_of(Path(run)), *WRITERS] if backend == "auto" else [backend]
+    there = [name for name in wanted if name in WRITERS and importlib.util.find_spec(name)]
+    name = (there or wanted)[0]
+    module, own = trainer(name).load(Path(run), which=weights)
+    write = getattr(export, WRITERS[name])
+    return lambda best, out, options: write(module, _with(own, best), out, **options)
 
 
 def _stranger(network: str, spec: str | None) -> Write:

@@ -99,7 +99,7 @@ def train(
     recipe = replace(recipe, **{key: value for key, value in given.items() if value is not None})
 
     backend = pick_backend(backend, Path(out), resume)
-    trainer = _trainer(backend)  # after the checks: torch takes seconds to load
+    framework = trainer(backend)  # after the checks: torch takes seconds to load
     if backend == "mlx":
         from toolkit.processes_mlx import advice
 
@@ -107,7 +107,7 @@ def train(
             click.echo(words, err=True)
     bar = Bar(f"training {known.name}")
     with asked_to_stop() as asked:
-        for now in trainer.train(
+        for now in framework.train(
             recipe, known, Path(out), device=device, resume=resume, stop=asked
         ):
             rest = f"loss {now.mean_loss:.3f}  {now.steps_per_second:.1f} steps/s  {clock(now.seconds_left)}"
@@ -133,7 +133,7 @@ def pick_backend(name: str, out: Path, resume: bool) -> str:
     return before if before in BACKENDS else default
 
 
-def _trainer(backend: str) -> Any:
+def trainer(backend: str) -> Any:
     """The module that trains with that backend; ImportError says what to install."""
     try:
         return importlib.import_module(f"toolkit.train_{backend}")
@@ -153,7 +153,7 @@ def draw(run: Path, known: Any, backend: str) -> None:
     from toolkit.objectives import best_linear_loss
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    module, spec = _trainer(backend).load(run)
+    module, spec = trainer(backend).load(run)
     model = getattr(export, BACKENDS[backend])(spec, module)
     straight = spec.schedule == "linear" and spec.prediction == "velocity"
     plots.loss_curve(
