@@ -376,7 +376,7 @@ def test_a_rate_is_samples_and_a_start_seconds(faces, monkeypatch):
     ticks = itertools.count(0.0, 0.5)
     result = compare(twins(faces, 0.0), 6, request={"steps": 2})
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.timing.time.perf_counter", lambda: next(ticks))
+        patch.setattr("runtimes.timing.time.perf_counter", lambda: next(ticks))
         told = []
         result = timed(result, rounds=2, progress=lambda *words: told.append(words))
     assert [(row.rate, row.cold) for row in result.rows] == [((12.0, 12.0, 12.0), 0.5)] * 2
