@@ -38,25 +38,28 @@ def write(
     framework: str,
     overwrite: bool,
     tolerance: float,
+    fitted: tuple[tableaus.Ready, ...] = (),
 ) -> Report:
     """Write a network's graph as one model file of that form, and return its parity report.
 
     network: x float32 (B, *shape), time float32 (B,) and label int64 (B,) or context float32 (B, *context)
     as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
-    from, named by `framework`. Raises FileExistsError, ParityError beyond `tolerance` (relative), and
-    what growing the form raises; then nothing is written.
+    from, named by `framework`. fitted: tableaus fitted to this network, for forms whose rows can be replaced.
+    Raises FileExistsError, ParityError beyond `tolerance` (relative), and what growing the form raises;
+    then nothing is written.
     """
     proto = GROW[choose("form", form, GROW)](network, spec)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
-    if form in modelfile.SAMPLERS:
-        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
-    unproven = modelfile.check(path, _content(proto, notes))
+    ready = (*tableaus.kept(spec), *fitted) if form in modelfile.SAMPLERS else fitted
+    if ready and form != "unrolled":  # its own run is all that it has
+        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(ready)
+    unproven = modelfile.check(path, content(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     notes[modelfile.REPORT_KEY] = report.to_json()
-    write_whole(path, _content(proto, notes), overwrite=overwrite)
+    write_whole(path, content(proto, notes), overwrite=overwrite)
     return report
 
 
@@ -88,7 +91,7 @@ def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]
         )
 
 
-def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+def content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)

@@ -49,6 +49,8 @@ def export(
     seeded      the noise inside too: a seed in, samples and pictures out
     likelihood  the prediction and its derivative, for toolkit likelihood
 
+    What toolkit fit left in RUN goes into the file too.
+
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
@@ -83,11 +85,13 @@ def _ours(run: str, weights: str, spec: str | None) -> Write:
             f"spec: expected none beside a run folder, which has its own, got {spec}; leave it out"
         )
     from export import export_torch
+    from toolkit import fits
     from toolkit.train_torch import load
 
     module, own = load(Path(run), which=weights)
+    fitted = fits.read(Path(run), module)
     return lambda best, out, form, force: export_torch(
-        module, _with(own, best), out, form=form, overwrite=force
+        module, _with(own, best), out, form=form, overwrite=force, fitted=fitted
     )
 
 
