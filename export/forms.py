@@ -55,11 +55,11 @@ def write(
     ready = (*tableaus.kept(spec), *fitted) if form in modelfile.SAMPLERS else fitted
     if ready and form != "unrolled":  # its own run is all that it has
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(ready)
-    unproven = modelfile.check(path, content(proto, notes))
+    unproven = modelfile.check(path, _content(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     notes[modelfile.REPORT_KEY] = report.to_json()
-    write_whole(path, content(proto, notes), overwrite=overwrite)
+    write_whole(path, _content(proto, notes), overwrite=overwrite)
     return report
 
 
@@ -91,7 +91,7 @@ def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]
         )
 
 
-def content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)

@@ -1,8 +1,8 @@
 """The numbers of a fitted run: x_{k+1} = keep_k x_k + sum_j mix_kj p_j, p_k = network(c x_k, t_k).
 
-j runs over the last `WINDOW` calls, so with up to that many calls this is every linear method there is
-(Shaul et al. 2024, "Bespoke Non-Stationary Solvers", theorem 3.2): each classical tableau is one point
-of the family, and a fit that starts there can only get better. c is 1 but for networks that are
+j runs over the calls so far, the last 16 at most. So up to that many calls this is every linear method
+there is (Shaul et al. 2024, "Bespoke Non-Stationary Solvers", theorem 3.2): each classical tableau is one
+point of the family, and a fit that starts there can only get better. c is 1 but for networks that are
 shown a scaled x (`predictions.INPUTS`).
 """
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.tableau import Row, Tableau, run
+from runtimes.tableau import MOST_SLOTS, Row, Tableau, run
 
-WINDOW = 8  # calls looked back on; more are nearly the same field again, and cost a slot each
-TINY = 1e-9
+WINDOW = MOST_SLOTS  # calls looked back on: a slot for each but the newest, and one for x
+LOOK = 8  # those that a fit weighs: more are nearly the same field again
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,18 @@ class Table:
         return self.calls + int(self.guided.sum())
 
 
-def window(calls: int) -> np.ndarray:
+def window(calls: int, back: int = WINDOW) -> np.ndarray:
     """(N, N) bool: the p_j that x_{k+1} may be made of."""
     k, j = np.indices((calls, calls))
-    return (j <= k) & (j > k - WINDOW)
+    return (j <= k) & (j > k - back)
 
 
 def from_tableau(tableau: Tableau, shown: Callable[[float], float]) -> Table | None:
-    """The table of a classical run without noise, or None where the family does not hold it.
+    """The table of a classical run without noise, or None where some x_k holds nothing of the noise.
 
-    The run is made on unit vectors: e_0 in the place of the noise, e_{k+1} in that of the k-th output.
+    Exact up to `WINDOW` calls; beyond, what some solvers keep of outputs that are older still, a share
+    that shrinks with every step, is left out. The run is made on unit vectors: e_0 in the place of the
+    noise, e_{k+1} in that of the k-th output.
     """
     calls = tableau.calls
     unit, inputs = np.eye(calls + 1), []
@@ -61,12 +64,9 @@ def from_tableau(tableau: Tableau, shown: Callable[[float], float]) -> Table | N
         return None
     keep = states[1:, 0] / states[:-1, 0]
     mix = states[1:, 1:] - keep[:, None] * states[:-1, 1:]
-    inside = window(calls)
-    if np.any(np.abs(mix[~inside]) > TINY):
-        return None
-    rows = tableau.rows
-    guided = np.array([row.guided for row in rows])
-    return Table(np.array([row.time for row in rows]), keep, np.where(inside, mix, 0.0), guided)
+    mix = np.where(window(calls) & (np.abs(mix) > TINY), mix, 0.0)
+    times, flags = zip(*((row.time, row.guided) for row in tableau.rows), strict=True)
+    return Table(np.array(times), keep, mix, np.array(flags))
 
 
 def to_tableau(table: Table, shown: Callable[[float], float]) -> Tableau:

@@ -90,7 +90,7 @@ def fit(
     calls: int,
     *,
     module: Any = None,
-    iterations: int = 200,
+    iterations: int = 150,
     seed: int = 0,
     stop: Callable[[], bool] = never,
 ) -> Iterator[Now]:

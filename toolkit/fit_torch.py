@@ -16,11 +16,11 @@ from torch import Tensor
 
 from runtimes.conditions import null_condition
 from runtimes.tableau import run
-from toolkit.coefficients import Table, to_tableau, window
+from toolkit.coefficients import LOOK, Table, to_tableau, window
 from toolkit.landing import Problem
 
-BATCH = 64  # samples a step
-RATE = 0.03  # of the error that a fit starts from
+BATCH = 32  # samples a step
+RATE = 0.2  # of the error that a fit starts from
 EVERY = 10  # steps between two looks at the held-out error
 PATIENCE = 8  # looks without a better one
 DAMPED = 1e-4  # of the largest direction: the smallest that z moves freely
@@ -49,7 +49,8 @@ def refine(
         )
         optimiser.zero_grad()
         numbers.loss(np.sort(some)).backward()
-        if not all(torch.isfinite(p.grad).all() for p in numbers.parameters()):
+        slopes = [p.grad for p in numbers.parameters() if p.grad is not None]
+        if not all(torch.isfinite(slope).all() for slope in slopes):
             raise FloatingPointError(
                 f"fit: expected finite gradients, got NaN or infinity in step {done}; "
                 "the network cannot be fitted through: fit its .onnx instead"
@@ -76,7 +77,7 @@ class Numbers:
         self.z = [
             torch.zeros(len(move), dtype=torch.float64, requires_grad=True) for move in self.moves
         ]
-        self.used = [np.flatnonzero(row) for row in window(table.calls)]
+        self.used = used(table)
         self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
 
     def parameters(self) -> list[Tensor]:
@@ -147,6 +148,11 @@ class Numbers:
         return torch.from_numpy(np.ascontiguousarray(array)).double().to(self.device)
 
 
+def used(table: Table) -> list[np.ndarray]:
+    """The outputs that each row weighs: the newest, and what its start weighs beside them."""
+    return [np.flatnonzero(row) for row in window(table.calls, LOOK) | (table.mix != 0.0)]
+
+
 def _moves(problem: Problem, table: Table) -> list[np.ndarray]:
     """R_k: the eigenvectors of the mean square of row k's columns over the roots of its eigenvalues."""
     columns: list[np.ndarray] = []
@@ -163,8 +169,8 @@ def _moves(problem: Problem, table: Table) -> list[np.ndarray]:
     ):
         pass
     moves = []
-    for k, inside in enumerate(window(table.calls)):
-        both = np.stack([columns[k], *(outs[j].ravel() for j in np.flatnonzero(inside))], axis=-1)
+    for k, inside in enumerate(used(table)):
+        both = np.stack([columns[k], *(outs[j].ravel() for j in inside)], axis=-1)
         values, vectors = np.linalg.eigh(both.T @ both / len(both))
         moves.append(vectors / np.sqrt(values + DAMPED * values[-1]))
     return moves

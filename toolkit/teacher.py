@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from toolkit.coefficients import Table, window
+from toolkit.coefficients import LOOK, Table, window
 from toolkit.landing import Problem
 
 # t = 1 - (1 - u^a)^b of even u: denser near the noise or the data, or both
@@ -62,7 +62,7 @@ def teach(problem: Problem, places: np.ndarray) -> tuple[Table, float]:
         np.zeros((calls, calls)),
         np.full(calls, problem.condition is not None),
     )
-    inside = window(calls)
+    inside = window(calls, LOOK)
     names = ("fit", "stop")
     networks = [problem.call(name) for name in names]
     x = [problem.states[0, problem.parts[name]].astype(np.float64) for name in names]

@@ -20,7 +20,7 @@ from toolkit.cli.progress import Bar
 )
 @click.option("--data", help="The set whose contexts are drawn from.  [what it was trained on]")
 @click.option("--weights", default="ema", show_default=True, help="ema or network.")
-@click.option("--iterations", default=200, show_default=True, help="Steps of Adam, 0 to 100000.")
+@click.option("--iterations", default=150, show_default=True, help="Steps of Adam, 0 to 100000.")
 @click.option("--seed", default=0, show_default=True, help="Of noise, labels and order.")
 @click.option("-o", "--out", help="The .onnx to write, for an .onnx.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
@@ -73,13 +73,14 @@ def fit(
                 refused.append(str(error))
             if asked():
                 break
-    for line in (*fits.table(found), *refused):
-        click.echo(line)
+    for line in refused:
+        click.echo(line, err=True)
     if not found:
         raise ValueError(
             f"calls: expected one that can be fitted better than a classical solver, got none of {calls}; "
             "take other numbers"
         )
+    click.echo(fits.table(found))
     ready: tuple[Ready, ...] = tuple(one.ready for one in found)
     written = place.write(ready)
     click.echo(f"{written}: {len(ready)} fitted tableaus, {time.perf_counter() - started:.0f} s")
