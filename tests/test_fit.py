@@ -1,8 +1,12 @@
 """A few fitted calls land where many do, on noise and labels that no fit has seen, or are refused."""
 
 import json
+import re
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -481,3 +485,23 @@ def test_bad_input_is_one_line_and_writes_nothing(toolkit, tmp_path, words):  # 
     code, _, err = toolkit("fit", path, "--out", tmp_path / "b.onnx", *words)
     assert (code, err.count("\n")) == (2, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_the_example_judges_and_draws(files, tmp_path):
+    rng, y = np.random.default_rng(0), np.arange(1600) % 8
+    x = MIXTURE.means[y] + MIXTURE.variance**0.5 * rng.standard_normal((len(y), 2))
+    np.savez(tmp_path / "data.npz", x=x.astype(np.float32), y=y)
+    asked = ("-n", "40", "--rounds", "2", "--calls", "4", "20", "--data", "data.npz")
+    script = Path(__file__).parent.parent / "examples" / "few_calls.py"
+    done = subprocess.run(
+        [sys.executable, script, files["network"].file.path, *asked],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^fitted +4 +0\.0", done.stdout, re.M)
+    rounds = json.loads((tmp_path / "few_calls.json").read_text())["rounds"]
+    assert rounds[0]["fine 400"][0] == 0.0
+    assert rounds[0]["fitted 4"][0] < rounds[0]["euler 20"][0] < rounds[0]["euler 4"][0]
+    assert (tmp_path / "few_calls.png").stat().st_size > 5000

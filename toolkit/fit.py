@@ -184,9 +184,7 @@ def judged(
         SOLVER, table.calls, SOLVER, sigma, times, tuple(range(table.calls)), dense(mine), fit
     )
     labels = problem.error(mine, "labels") if "labels" in problem.parts else None
-    unique = {}
-    for name, steps, score in scores:
-        unique.setdefault(name, (name, steps, score))
-    return Fitted(
-        ready, table, error, labels, tuple(unique.values()), off, table.evaluations, interrupted
-    )
+    evaluations = table.evaluations if problem.free else table.calls
+    best = {score[0]: score for score in reversed(scores)}  # of a solver its better grid
+    by_error = tuple(sorted(best.values(), key=lambda score: score[2]))
+    return Fitted(ready, table, error, labels, by_error, off, evaluations, interrupted)
