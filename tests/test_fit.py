@@ -1,7 +1,9 @@
 """A few fitted calls land where many do, on noise and labels that no fit has seen, or are refused."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 import runtimes
 from export import TorchModel
@@ -20,12 +23,13 @@ from runtimes.spec import Sampler
 from runtimes.tableau import MOST_SLOTS, dense, run
 from runtimes.tableaus import Fit
 from toolkit import fit_torch, fits
+from toolkit.cli.progress import Bar
 from toolkit.coefficients import LOOK, from_tableau, to_tableau
 from toolkit.fit import CONTENDERS, classical, fit, judged, without_halves
 from toolkit.landing import pose, traced
 from toolkit.teacher import teach
 
-from .problems import MIXTURE, mixture_graph, mixture_spec, write_onnx
+from .problems import MIXTURE, graph, mixture_graph, mixture_spec, write_onnx
 from .test_cli import toolkit  # noqa: F401 - a fixture
 from .test_sampler import write
 
@@ -458,11 +462,55 @@ def test_an_onnx_is_fitted_without_torch(toolkit, tmp_path):  # noqa: F811
     path, out = write_onnx(tmp_path / "a.onnx", labelled=True), tmp_path / "b.onnx"
     code, _, err = toolkit("fit", path, "--calls", "4")
     assert (code, "out: expected where to write" in err) == (2, True)
-    code, text, err = toolkit("fit", path, "--calls", "4", "--out", out)
-    assert (code, err) == (0, "")
+    code, text, _ = toolkit("fit", path, "--calls", "4", "--out", out)
+    assert code == 0
     assert "guidance 2, off the fitted" in text
     (ready,) = runtimes.load(out).tableaus
     assert (ready.solver, ready.steps) == ("fitted", 4)
+
+
+def test_ctrl_c_keeps_the_best_so_far(toolkit, tmp_path, monkeypatch):  # noqa: F811
+    """A real signal, sent when the second fit has begun: the first and what the second has are written."""
+    shown, sent = Bar.show, []
+
+    def show(bar, *words):
+        shown(bar, *words)
+        if bar.label == "3 calls" and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    monkeypatch.setattr(Bar, "show", show)
+    path, out = write_onnx(tmp_path / "a.onnx"), tmp_path / "b.onnx"
+    code, text, err = toolkit("fit", path, "--calls", "4,3,6", "--out", out)
+    assert (code, sent) == (130, [None])
+    assert "2 fitted tableaus" in text
+    assert "the best so far is kept" in err
+    assert [one.steps for one in runtimes.load(out).tableaus] == [4, 3]
+
+
+def test_ctrl_c_before_anything_is_fitted_writes_nothing(toolkit, tmp_path, monkeypatch):  # noqa: F811
+    shown, sent = Bar.show, []
+
+    def show(bar, *words):
+        shown(bar, *words)
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    monkeypatch.setattr(Bar, "show", show)
+    path, out = write_onnx(tmp_path / "a.onnx"), tmp_path / "b.onnx"
+    code, _, err = toolkit("fit", path, "--calls", "4", "--out", out)
+    assert (code, err.splitlines()[-1]) == (130, "stopped")
+    assert not out.exists()
+
+
+def test_a_refused_fit_is_said_and_nothing_is_written(toolkit, tmp_path):  # noqa: F811
+    nodes = [helper.make_node("Sub", ["x", "x"], ["prediction"])]
+    values = [("x", TensorProto.FLOAT, ["B", 2]), ("time", TensorProto.FLOAT, ["B"])]
+    still = write_onnx(tmp_path / "a.onnx", graph=graph(nodes, values, ["B", 2]))
+    code, _, err = toolkit("fit", still, "--calls", "3", "--out", tmp_path / "b.onnx")
+    assert code == 2
+    assert "expected 3 fitted calls to err less than" in err
+    assert "got none of 3" in err.splitlines()[-1]
+    assert not (tmp_path / "b.onnx").exists()
 
 
 @pytest.mark.parametrize(

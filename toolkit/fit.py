@@ -118,7 +118,7 @@ def fit(
         raise ValueError(
             f"calls: expected a start for {calls}, got none that is finite; take more calls"
         )
-    if module is not None and not stop():
+    if module is not None and iterations and not stop():
         from toolkit.fit_torch import refine
 
         for done, table, here in refine(problem, module, best, iterations, seed=seed):

@@ -49,22 +49,30 @@ def fit(
     from runtimes.conditions import whole
     from toolkit import fits
     from toolkit.landing import pose
+    from toolkit.recipe import LARGEST_SEED
     from toolkit.signals import asked_to_stop
 
     wanted = [whole("calls", number, 2, 32) for number in _whole_numbers(calls)]
     between = None if guidance is None else _range(guidance)
     whole("iterations", iterations, 0, 100_000)
+    whole("seed", seed, 0, LARGEST_SEED)
     place = fits.place(run, out, weights=weights, data=data, overwrite=force)
     bar, started = Bar("fitting"), time.perf_counter()
     found: list[Any] = []
     refused: list[str] = []
     with asked_to_stop() as asked:
+
+        def reference(done: int, total: int) -> None:
+            if asked():  # nothing is there to keep yet
+                raise KeyboardInterrupt
+            bar.show(done, total, "reference")
+
         problem = pose(
             place.model,
             guidance=between,
             contexts=place.contexts,
             seed=seed,
-            progress=lambda *now: bar.show(*now, "reference"),
+            progress=reference,
         )
         for number in wanted:
             try:
