@@ -13,12 +13,8 @@ import hashlib
 import importlib.util
 import json
 import os
-import random
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +24,6 @@ from typing import Any
 import numpy as np
 
 STEPS = 50  # of every network but dit-s, whose calls take a second: it takes 8
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
@@ -255,15 +250,11 @@ def interleave(
     contenders: dict[str, Callable[[], None]], rounds: int, scale: float, steps: int = 1
 ) -> list[dict[str, Any]]:
     """Time every contender once a round, in random order, after one round to warm up."""
+    from toolkit.timing import interleaved
+
     for run in contenders.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
-    for _ in range(rounds):
-        for name in order.sample(list(contenders), len(contenders)):
-            started = time.perf_counter()
-            contenders[name]()
-            seconds[name].append(time.perf_counter() - started)
+    seconds = interleaved(contenders, rounds)
     base = next(iter(seconds.values()))
     return [row(name, seconds[name], base, scale, steps) for name in contenders]
 
@@ -304,6 +295,8 @@ with torch.no_grad():
 def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, Any]:
     """From process start to the first sample: wall seconds and peak memory, ours against torch."""
     from safetensors.torch import save_file
+
+    from toolkit.timing import peak_of
 
     weights = folder / "weights.safetensors"
     save_file(module.state_dict(), weights)
@@ -369,28 +362,6 @@ def large_file(path: Path) -> Path:
     model.metadata_props.add(key=modelfile.SPEC_KEY, value=to_json(Spec("large", (2,))))
     path.write_bytes(modelfile.seal(model.SerializeToString()))
     return path
-
-
-PEAK = """
-import re, resource, sys
-try:  # Linux: getrusage would count the process that started this one too, before its exec
-    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
-except FileNotFoundError:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
-"""
-
-
-def peak_of(program: str) -> float:
-    """Run a Python program in its own process; its peak resident memory in megabytes."""
-    done = subprocess.run(
-        [sys.executable, "-c", program + PEAK],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout.split()[-1])
 
 
 def show(table: dict[str, Any]) -> None:

@@ -22,10 +22,13 @@ from runtimes.spec import Spec, to_json
 
 from .derivatives import with_product
 from .sampler import sampler, seeded
+from .unrolled import unrolled
 from .verify import Report, compare
 
 OPSET = 20  # the newest that DirectML runs; torch's own default
-Grow = Callable[[onnx.ModelProto, Spec], onnx.ModelProto]
+Grow = Callable[
+    [onnx.ModelProto, Spec, int], onnx.ModelProto
+]  # of so many samples, if that is fixed
 
 
 def write(
@@ -38,23 +41,22 @@ def write(
     framework: str,
     overwrite: bool,
     tolerance: float,
-    fitted: tuple[tableaus.Ready, ...] = (),
+    batch: int = 1,
 ) -> Report:
     """Write a network's graph as one model file of that form, and return its parity report.
 
     network: x float32 (B, *shape), time float32 (B,) and label int64 (B,) or context float32 (B, *context)
     as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
-    from, named by `framework`. fitted: tableaus fitted to this network, for forms whose rows can be replaced.
+    from, named by `framework`. batch: of the form unrolled.
     Raises FileExistsError, ParityError beyond `tolerance` (relative), and what growing the form raises;
     then nothing is written.
     """
-    proto = GROW[choose("form", form, GROW)](network, spec)
+    proto = GROW[choose("form", form, GROW)](network, spec, batch)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
-    ready = (*tableaus.kept(spec), *fitted) if form in modelfile.SAMPLERS else fitted
-    if ready and form != "unrolled":  # its own run is all that it has
-        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(ready)
+    if form in modelfile.SAMPLERS:
+        notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
     unproven = modelfile.check(path, _content(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(reference, model, framework=framework, tolerance=tolerance)
@@ -109,10 +111,18 @@ def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     return modelfile.seal(clean.SerializeToString(deterministic=True))
 
 
+def _unrolled(network: onnx.ModelProto, spec: Spec, batch: int) -> onnx.ModelProto:
+    best = spec.sampler
+    guided = best.guidance != 1.0
+    run = tableaus.traced(spec, best.solver, best.steps, best.grid, guided=guided)
+    return unrolled(network, spec, batch, run)
+
+
 # what each form of file adds to the network
 GROW: dict[str, Grow] = {
-    "network": lambda network, spec: network,
-    "likelihood": lambda network, spec: with_product(network),
-    "sampler": sampler,
-    "seeded": seeded,
+    "network": lambda network, spec, batch: network,
+    "likelihood": lambda network, spec, batch: with_product(network),
+    "sampler": lambda network, spec, batch: sampler(network, spec),
+    "seeded": lambda network, spec, batch: seeded(network, spec),
+    "unrolled": _unrolled,
 }

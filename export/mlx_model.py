@@ -31,10 +31,17 @@ class MlxModel:
     def product(
         self, x: Floats, t: float | Floats, condition: NDArray[Any] | None, probe: Floats
     ) -> tuple[Floats, Floats]:
-        """(prediction, J probe), J = d prediction / d x of each row, by mx.jvp."""
-        rest = _rest(x, t, condition)
-        out, moved = mx.jvp(lambda x: self.module(x, *rest), [mx.array(x)], [mx.array(probe)])
-        return _array(out[0]), _array(moved[0])
+        """(prediction, J probe), J = d prediction / d x of each row, by two mx.vjp.
+
+        J^T u is linear in u, so its own vjp is J; mx.jvp knows no convolutions.
+        """
+        rest, at = _rest(x, t, condition), mx.array(x)
+
+        def back(u: mx.array) -> mx.array:
+            return mx.vjp(lambda x: self.module(x, *rest), [at], [u])[1][0]
+
+        moved = mx.vjp(back, [mx.zeros_like(at)], [mx.array(probe)])[1]
+        return self.network(x, t, condition), _array(moved[0])
 
 
 def _rest(x: Floats, t: float | Floats, condition: NDArray[Any] | None) -> list[Any]:

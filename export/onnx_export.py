@@ -54,6 +54,7 @@ def export_onnx(
     *,
     names: Names | None = None,
     form: str = "network",
+    batch: int = 1,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -77,6 +78,7 @@ def export_onnx(
         framework=f"{network.name} alone",
         overwrite=overwrite,
         tolerance=tolerance,
+        batch=batch,
     )
 
 

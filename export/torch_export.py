@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from runtimes.files import refuse_existing
 from runtimes.spec import Spec
-from runtimes.tableaus import Ready
 
 from . import forms
 from .torch_model import TorchModel
@@ -32,15 +31,15 @@ def export_torch(
     path: str | os.PathLike[str],
     *,
     form: str = "network",
+    batch: int = 1,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
-    fitted: tuple[Ready, ...] = (),
 ) -> Report:
     """Write `module` as one model file at `path` and return its parity report.
 
     module: called as module(x, time) or, when spec.condition is not none, module(x, time, condition).
-    form: one of `forms.GROW`; likelihood compares the products with torch's own too.
-    fitted: tableaus that `toolkit.fit` made for this module.
+    form: one of `forms.GROW`; likelihood compares the products with torch's own too. batch: of the form
+    unrolled.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, an
     operator that the form cannot have) and ParityError (beyond `tolerance`, relative); then nothing
     is written.
@@ -60,7 +59,7 @@ def export_torch(
         framework=f"torch {torch.__version__.split('+')[0]}",
         overwrite=overwrite,
         tolerance=tolerance,
-        fitted=fitted,
+        batch=batch,
     )
 
 

@@ -134,9 +134,10 @@ def _loops(reference: Differentiable, model: Model, batch: int) -> list[Row]:
 
 
 def _samples(reference: Differentiable, model: Model, batch: int) -> list[Row]:
-    """The last states of the recommended run, guided ones too."""
+    """The last states of the recommended run, guided ones too where the file takes a weight."""
     steps = model.spec.sampler.steps
-    weights = [None] if model.spec.condition.kind == "none" else [GUIDED, None]
+    values = (*model.session.get_inputs(), *model.session.get_overridable_initializers())
+    weights = [GUIDED, None] if any(value.name == "guidance" for value in values) else [None]
     return [_path(reference, model, batch, weight, steps)[-1] for weight in weights]
 
 

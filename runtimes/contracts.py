@@ -112,7 +112,7 @@ def _unrolled(spec: Spec, batch: int | None) -> Contract:
     inputs = {"x": sample, **_condition(spec, batch)}
     if spec.condition.kind == "label":
         inputs["label"] = (FLOAT, [batch, spec.condition.classes + 1])
-    if spec.condition.kind != "none":
+    if spec.condition.kind != "none" and spec.sampler.guidance != 1.0:
         inputs["guidance"] = (FLOAT, [batch])
     return inputs, {}, {"sample": sample}
 

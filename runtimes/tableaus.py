@@ -21,7 +21,7 @@ from . import grids
 from .schedules import named
 from .solvers import SOLVERS
 from .spec import Spec
-from .tableau import check_dense, dense
+from .tableau import Tableau, check_dense, dense
 from .trace import trace
 
 SOLVERS_KEPT = ("euler", "heun", "dpmpp_2m", "ancestral")
@@ -55,30 +55,33 @@ class Ready:
     fit: Fit | None = None
 
 
+def traced(spec: Spec, solver: str, steps: int, grid: str, *, guided: bool) -> Tableau:
+    """The run of that solver on a model's path, with guidance in every row or in none."""
+    return trace(
+        solver,
+        _times(spec, steps, grid),
+        schedule=spec.schedule,
+        prediction=spec.prediction,
+        guided=(0.0, 1.0) if guided and spec.condition.kind != "none" else None,
+    )
+
+
 def ready(spec: Spec, solver: str, steps: int, grid: str) -> Ready:
     """The tableau of that solver on a model's path, its guidance flag on in every row.
 
     The flag costs nothing where the weight is 1, for then the graph leaves the unconditional half out.
     """
+    times = _times(spec, steps, grid)
+    tableau = traced(spec, solver, steps, grid, guided=True)
+    ends = tuple(k for k, row in enumerate(tableau.rows) if row.ends_step)
+    sigma = float(named(spec.schedule)(times[0]).sigma)
+    return Ready(solver, steps, grid, sigma, times, ends, dense(tableau))
+
+
+def _times(spec: Spec, steps: int, grid: str) -> tuple[float, ...]:
     schedule = named(spec.schedule)
     times = grids.trim(grids.make(grid, steps, schedule), schedule, spec.prediction)
-    guided = None if spec.condition.kind == "none" else (0.0, 1.0)
-    tableau = trace(
-        solver,
-        tuple(times.tolist()),
-        schedule=spec.schedule,
-        prediction=spec.prediction,
-        guided=guided,
-    )
-    return Ready(
-        solver,
-        steps,
-        grid,
-        float(schedule(float(times[0])).sigma),
-        tuple(times.tolist()),
-        tuple(k for k, row in enumerate(tableau.rows) if row.ends_step),
-        dense(tableau),
-    )
+    return tuple(float(t) for t in times)
 
 
 def recommended(spec: Spec) -> Ready:
@@ -124,6 +127,8 @@ def from_json(text: str) -> tuple[Ready, ...]:
     """The tableaus of a metadata entry. Raises ValueError saying which one is not as it should be."""
     try:
         entries = json.loads(text)
+        if not isinstance(entries, list):
+            raise TypeError(f"a {type(entries).__name__} in place of a list")
         return tuple(_one(entry) for entry in entries)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .noise import noise
 from .session import Floats, Model, onnxruntime
 from .tableau import Tableau, dense, run
-from .tableaus import recommended
+from .tableaus import traced
 
 if TYPE_CHECKING:
     from .sample import Plan
@@ -220,17 +220,21 @@ def seeded(task: Task) -> Steps:
 
 
 def unrolled(task: Task) -> Steps:
-    """The whole run in batches of the file's own size, the last one filled up with its first sample."""
+    """The whole run in batches of the file's own size, the last one filled up with its last sample."""
     plan, model = task.plan, cast(Model, task.plan.model)
-    spec = model.spec
-    best = recommended(spec)
-    if not _same_but_flags(dense(task.tableau), best.tensor) or task.before:
+    spec, best, table = model.spec, model.spec.sampler, dense(task.tableau)
+    takes = {value.name: value.shape for value in model.session.get_inputs()}
+    own = dense(
+        traced(spec, best.solver, best.steps, best.grid, guided=bool(_guided(table).any()))
+    )
+    if not np.array_equal(table, own) or (_guided(table).any() and "guidance" not in takes):
         raise ValueError(
-            f"how: expected {best.solver} with {best.steps} steps, which this file was unrolled with, got "
-            "another run; leave solver, steps and grid out, or export the form sampler"
+            f"how: expected {best.solver} with {best.steps} steps on the grid {best.grid} and guidance "
+            f"{'throughout' if 'guidance' in takes else 'of 1'}, which this file was unrolled with, got "
+            "another run; leave them out, or use a file of the form sampler"
         )
-    batch = model.session.get_inputs()[0].shape[0]
-    feeds = {key: array for key, array in _feeds(task).items() if key != "seed"} | {"x": task.x}
+    batch = takes["x"][0]
+    feeds = {"x": task.x, **{name: one for name, one in _feeds(task).items() if name in takes}}
     if "label" in feeds:
         feeds["label"] = np.eye(spec.condition.classes + 1, dtype=np.float32)[feeds["label"]]
     if "guidance" in feeds:
@@ -238,18 +242,14 @@ def unrolled(task: Task) -> Steps:
     parts = []
     for start in range(0, len(task.x), batch):
         rows = np.minimum(np.arange(start, start + batch), len(task.x) - 1)
-        (x,) = model.run(["sample"], {k: v[rows] for k, v in feeds.items()}, batch)
+        (x,) = model.run(["sample"], {name: one[rows] for name, one in feeds.items()}, batch)
         parts.append(x)
     yield len(task.ends), np.concatenate(parts)[: len(task.x)]
 
 
-def _same_but_flags(asked: NDArray[np.float32], own: NDArray[np.float32]) -> bool:
-    """Whether two tableaus agree, guidance on in all rows or, with a weight of 1, in none."""
-    flag = own.shape[1]
-    asked, own = asked.copy(), own.copy()
-    even = len(np.unique(asked[:, 0, flag])) == 1
-    asked[:, 0, flag] = own[:, 0, flag] = 0.0
-    return even and np.array_equal(asked, own)
+def _guided(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The guidance flag of every row."""
+    return table[:, 0, table.shape[1]]
 
 
 WAYS: dict[str, Callable[[Task], Steps]] = {

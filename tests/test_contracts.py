@@ -24,7 +24,7 @@ def test_every_form_has_its_contract_and_its_comparison():
 
 def grown(form="sampler", labelled=True):
     spec = mixture_spec(labelled)
-    return forms.GROW[form](proto(mixture_graph(labelled), spec), spec)
+    return forms.GROW[form](proto(mixture_graph(labelled), spec), spec, 1)
 
 
 def save(path, model, form="sampler", labelled=True, **notes):

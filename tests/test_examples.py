@@ -1,6 +1,7 @@
 """Every example runs, small, and leaves what it says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 import runtimes
-from toolkit import data
+from toolkit import data, train_torch
+
+from .test_train_torch import IMAGES, TINY, last
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -32,6 +35,23 @@ def test_own_network(tmp_path):
     with Image.open(tmp_path / "moons.png") as picture:
         assert min(picture.size) > 300
         assert len(np.unique(np.asarray(picture))) > 20
+
+
+def test_compare_backends(tmp_path):
+    last(train_torch.train(TINY, IMAGES, tmp_path / "run", device="cpu"))
+    out = run("compare_backends.py", tmp_path, "run", "--rounds", "1")
+    assert re.search(r"^mlx +\d.*MB$", out, re.M)
+    assert "all 2 within the tolerance" in out
+    with Image.open(tmp_path / "compare.png") as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture))) > 20
+
+
+@pytest.mark.slow
+def test_mlx_against_torch(tmp_path):
+    out = run("mlx_against_torch.py", tmp_path, "mlp", "--rounds", "4")
+    assert out.count("ratio") == 2
+    assert "nodes MLX" in out
 
 
 @pytest.mark.slow

@@ -399,7 +399,7 @@ def test_likelihood_file_samples_too(tmp_path, mixture):
 def test_form_and_graph_have_to_fit(tmp_path):
     with pytest.raises(ModelError, match=r"expected inputs x.*got .*probe"):
         runtimes.load(write_likelihood(tmp_path / "a.onnx", form=None))
-    with pytest.raises(ModelError, match="expected the form network or likelihood, got 'other'"):
+    with pytest.raises(ModelError, match="expected the form network, likelihood, .*, got 'other'"):
         runtimes.load(write_likelihood(tmp_path / "b.onnx", form="other"))
     model = proto(mixture_graph(), mixture_spec())
     model.metadata_props.add(key=FORM_KEY, value="likelihood")
@@ -507,14 +507,14 @@ def test_cli_exports_the_form_and_reads_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train_torch, "load", lambda run, which: (torch_mixture().module, spec))
     path = tmp_path / "a.onnx"
     with pytest.raises(SystemExit) as stop:
-        cli.main(["export", "run", "--form", "likelihood", "-o", str(path)])
+        cli.main(["export", "run", "--backend", "torch", "--form", "likelihood", "-o", str(path)])
     assert stop.value.code == 0
     assert "product" in capsys.readouterr().out
     assert run(path, "two-moons", "-n", 5, "--tolerance", 1e-3) == 0
     assert "5" in re.search(r"rows +(\d+)", capsys.readouterr().out)[1]
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(path)])
-    assert "form         likelihood" in capsys.readouterr().out
+    assert re.search(r"form +likelihood", capsys.readouterr().out)
     assert torch.is_grad_enabled()
 
 

@@ -41,12 +41,13 @@ INTERVAL = ("test_integrate.py", "its_interval")
 LOOP = ("test_sampler.py", "every_solver and (ancestral or dpmpp_3m) or neighbours or both_halves")
 BITS = ("test_noise_graph.py", "bits")
 SEEDS = ("test_noise_graph.py", "counts_on")
+MLX = ("test_mlx_ops.py", "function")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
-    ("tableaus.py", "else (0.0, 1.0)", "else (0.0, 0.5)", LOOP),
+    ("tableaus.py", "guided=(0.0, 1.0)", "guided=(0.0, 0.5)", LOOP),
     ("export/sampler.py", 'b.op("Sub", strong, weak)', 'b.op("Sub", weak, strong)', LOOP),
     ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
     ("export/sampler.py", 'g.op("ReduceMax", away)', 'g.op("ReduceMin", away)', LOOP),
@@ -54,6 +55,29 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/noise_graph.py", "g.ints(1 << rotation)", "g.ints(2 << rotation)", BITS),
     ("export/noise_graph.py", "keys[(group + 2) % 3]), g", "keys[(group + 1) % 3]), g", BITS),
     ("export/noise_graph.py", 'g.op("Equal", g.size', 'g.op("Less", g.size', SEEDS),
+    ("export/mlx_products.py", "bool(flip) != back", "bool(flip) == back", MLX),
+    ("export/mlx_products.py", "max(-e, 0)", "max(e, 0)", MLX),
+    ("export/mlx_products.py", "zip(reach, high,", "zip(reach, low,", MLX),
+    ("export/mlx_layers.py", "columns - rows, dtype", "0, dtype", MLX),
+    ("export/mlx_layers.py", "float(np.finfo(np.float32).min)", "0.0", MLX),
+    ("export/mlx_layers.py", '["count_include_pad"] = 1', '["count_include_pad"] = 0', MLX),
+    ("export/mlx_ops.py", "uses[name] != 1", "uses[name] > 9", MLX),
+    ("export/mlx_sums.py", "exclusive=int(not inclusive)", "exclusive=int(inclusive)", MLX),
+    (
+        "export/mlx_values.py",
+        "(axes.index(axis) for axis in order)",
+        "(axes[k] for k in order)",
+        MLX,
+    ),
+    (
+        "export/mlx_values.py",
+        "[have.index(axis) for axis in order]",
+        "[order.index(k) for k in have]",
+        MLX,
+    ),
+    ("export/mlx_arithmetic.py", "abs(part * n - 1.0) < 1e-6", "abs(part - 1.0) < 9.0", MLX),
+    ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
+    ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
     ("solvers.py", "field(y + k1 * h, s)", "field(y + k1 * h, t)", EXACT),

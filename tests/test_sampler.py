@@ -27,9 +27,9 @@ from .problems import image_graph, mixture_graph, mixture_spec, proto
 CLOSE = 1e-6  # of the largest state: float32 sums in another order
 
 
-def write(path, form, graph, spec):
+def write(path, form, graph, spec, batch=3):
     """A model file of that form, without the gate's comparison."""
-    grown = forms.GROW[form](proto(graph, spec), spec)
+    grown = forms.GROW[form](proto(graph, spec), spec, batch)
     notes = {modelfile.SPEC_KEY: to_json(spec), modelfile.FORM_KEY: form}
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))

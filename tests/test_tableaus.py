@@ -52,6 +52,7 @@ def entry(**changes):
 BROKEN = {
     "no json": "[",
     "no list": '{"solver": 1}',
+    "an empty object": "{}",
     "a text": '"euler"',
     "missing key": json.dumps([{"solver": "euler"}]),
     "wrong size": entry(shape=[16, 2, 2]),

@@ -263,7 +263,7 @@ def test_products_are_those_of_torch_and_of_differences(tmp_path, name):
 
 
 def test_gate_stops_a_wrong_product(tmp_path, monkeypatch):
-    def doubled(proto, spec):
+    def doubled(proto, spec, batch):
         grown = with_product(proto)
         grown.graph.node[-1].CopyFrom(
             onnx.helper.make_node("Sum", [grown.graph.node[-1].input[0]] * 2, ["product"])

@@ -20,7 +20,7 @@ from toolkit import checkpoints, ema, networks, objectives, recipe
 from toolkit.data import Data
 from toolkit.draws import draw, key
 from toolkit.networks import layers_torch
-from toolkit.processes_torch import Processes
+from toolkit.processes import Processes
 from toolkit.train_torch import load, train
 
 ROWS, BATCH = 40, 16  # an epoch is 2.5 steps: its edges fall inside and between batches

@@ -9,8 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 import runtimes
 from runtimes import ways
 from runtimes.sample import plan
+from runtimes.spec import Sampler
 
-from .problems import graph, mixture_spec
+from .problems import graph, mixture_graph, mixture_spec
 from .test_sampler import opened, write  # noqa: F401 - a fixture
 
 
@@ -107,3 +108,56 @@ def test_a_state_that_is_not_finite_is_named(tmp_path):
 def test_a_call_by_numbers_of_a_seeded_file_is_refused(opened):  # noqa: F811
     with pytest.raises(ValueError, match="--form network or sampler"):
         opened["seeded", False].network(np.zeros((1, 2), np.float32), 0.5)
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    """Unrolled for three samples: plain, with labels and no guidance, with labels and a weight of 2."""
+    folder = tmp_path_factory.mktemp("unrolled")
+    specs = {
+        "plain": mixture_spec(sampler=Sampler("dpmpp_2m", 5)),
+        "labels": mixture_spec(labelled=True, sampler=Sampler("heun", 4)),
+        "guided": mixture_spec(labelled=True, sampler=Sampler("heun", 4, guidance=2.0)),
+    }
+    return {
+        name: write(folder / f"{name}.onnx", "unrolled", mixture_graph(name != "plain"), spec)
+        for name, spec in specs.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["plain", "labels", "guided"])
+def test_an_unrolled_file_draws_what_the_host_loop_draws(opened, fixed, name):  # noqa: F811
+    told = {} if name == "plain" else {"label": [0, 3, 7, 2]}
+    best = fixed[name].spec.sampler
+    asked = {"solver": best.solver, "steps": best.steps, "guidance": best.guidance}
+    for n in (1, 3, 7):
+        mine = runtimes.sample(fixed[name], n, seed=4, **told)
+        host = runtimes.sample(opened["network", name != "plain"], n, seed=4, **told, **asked)
+        np.testing.assert_allclose(mine, host, rtol=0, atol=2e-6)
+    assert plan(fixed[name], 1, **({} if name == "plain" else {"label": 0})).way == "unrolled"
+
+
+def test_the_weight_of_an_unrolled_file_is_an_input(opened, fixed):  # noqa: F811
+    for weight in (1.0, -0.5, 3.0):
+        told = {"label": 5, "guidance": weight, "seed": 2}
+        mine = runtimes.sample(fixed["guided"], 4, **told)
+        host = runtimes.sample(opened["network", True], 4, solver="heun", steps=4, **told)
+        np.testing.assert_allclose(mine, host, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("guided", {"solver": "euler"}),
+        ("guided", {"steps": 5}),
+        ("guided", {"grid": "cosine"}),
+        ("guided", {"interval": (0.2, 0.6)}),
+        ("labels", {"guidance": 2.0}),
+    ],
+)
+def test_another_run_than_the_unrolled_one_is_refused(fixed, name, asked):
+    with pytest.raises(
+        ValueError, match="expected heun with 4 steps on the grid uniform"
+    ) as caught:
+        runtimes.sample(fixed[name], 2, label=1, **asked)
+    assert "\n" not in str(caught.value)

@@ -22,8 +22,6 @@ from runtimes.sample import Sampleable
 from runtimes.tableaus import Ready
 
 if TYPE_CHECKING:
-    import torch
-
     from toolkit.fit import Fitted
 
 NAME = "fitted.json"
@@ -33,7 +31,7 @@ NAME = "fitted.json"
 class Place:
     """A network to fit to: its model, the torch module behind it (or None), contexts to draw from.
 
-    out: the file to write; source: the .onnx that it becomes a copy of, or None.
+    out: the file to write; source: the .onnx that it becomes a copy of, or None. weights: their SHA-256.
     """
 
     model: Sampleable
@@ -42,6 +40,7 @@ class Place:
     out: Path
     source: Any
     overwrite: bool
+    weights: str = ""
 
     def write(self, ready: tuple[Ready, ...]) -> Path:
         """All of the tableaus, or nothing."""
@@ -49,7 +48,7 @@ class Place:
             from export.fitted import with_fitted
 
             return with_fitted(self.source, ready, self.out, overwrite=self.overwrite)
-        text = {"weights": digest(self.module), "tableaus": json.loads(tableaus.to_json(ready))}
+        text = {"weights": self.weights, "tableaus": json.loads(tableaus.to_json(ready))}
         return write_whole(self.out, json.dumps(text).encode(), overwrite=self.overwrite)
 
 
@@ -67,14 +66,15 @@ def place(run: str, out: str | None, *, weights: str, data: str | None, overwrit
     folder = Path(run)
     refuse_existing(folder / NAME, overwrite)
     from export import TorchModel
-    from toolkit.train_torch import load
+    from toolkit.cli.train import trainer
 
-    module, spec = load(folder, which=weights)
+    module, spec = trainer("torch").load(folder, which=weights)
     contexts = None
     if spec.condition.kind == "context":
         recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
         contexts = _contexts(data or str(recipe["data"]))
-    return Place(TorchModel(spec, module), module, contexts, folder / NAME, None, overwrite)
+    model, out_file = TorchModel(spec, module), folder / NAME
+    return Place(model, module, contexts, out_file, None, overwrite, digest(folder, weights))
 
 
 def _file(run: str, out: str | None, data: str | None, overwrite: bool) -> Place:
@@ -100,8 +100,8 @@ def _contexts(data: str) -> Any:
     return load(data).y
 
 
-def read(folder: Path, module: "torch.nn.Module") -> tuple[Ready, ...]:
-    """The tableaus in a run folder that were fitted to this module; none, with a warning, for another's."""
+def read(folder: Path, which: str) -> tuple[Ready, ...]:
+    """The tableaus in a run folder that were fitted to these weights; none, with a warning, to others."""
     path = folder / NAME
     if not path.is_file():
         return ()
@@ -112,7 +112,7 @@ def read(folder: Path, module: "torch.nn.Module") -> tuple[Ready, ...]:
         raise ValueError(
             f"{path}: expected what toolkit fit writes, got {str(error)[:120]}; fit again or remove it"
         ) from None
-    if weights != digest(module):
+    if weights != digest(folder, which):
         warnings.warn(
             f"{path}: fitted to other weights than these, so left out; run toolkit fit again",
             stacklevel=2,
@@ -121,12 +121,17 @@ def read(folder: Path, module: "torch.nn.Module") -> tuple[Ready, ...]:
     return ready
 
 
-def digest(module: "torch.nn.Module") -> str:
-    """SHA-256 of a module's arrays and their names."""
+def digest(folder: Path, which: str) -> str:
+    """SHA-256 of a run's newest arrays, ema or network, and their names: the same whoever reads them."""
+    from toolkit import checkpoints
+
     total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(f"{name} {tuple(tensor.shape)}".encode())
-        total.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a broken checkpoint was told when the run was opened
+        arrays = checkpoints.latest(folder).part(which)
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 
 

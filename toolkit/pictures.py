@@ -111,12 +111,17 @@ def pick(count: int, most: int) -> np.ndarray:
 def save_png(path: str | os.PathLike[str], pixels: np.ndarray) -> Path:
     """Write uint8 pixels (H, W, C), C = 1, 3 or 4, as a PNG that decodes to the same numbers."""
     require_ending(path, ".png")
+    return write_whole(path, png(pixels))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """The bytes of that PNG."""
     pixels = _shown(np.asarray(pixels)[None])[0]
     buffer = io.BytesIO()
     _pillow().fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
         buffer, format="PNG", optimize=True
     )
-    return write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def save_gif(

@@ -57,9 +57,14 @@ def quiet(axes: "Axes") -> None:
 def save(path: Name, page: "Figure") -> Path:
     """Write a Figure as a PNG, whole or not at all."""
     require_ending(path, ".png")
+    return write_whole(path, png(page))
+
+
+def png(page: "Figure") -> bytes:
+    """The bytes of that PNG."""
     buffer = io.BytesIO()
     page.savefig(buffer, format="png", metadata={"Software": None})
-    return write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def loss_curve(

@@ -4,70 +4,55 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 import torch.distributed
 import torch.distributed.nn.functional  # first imported later, it would hold a group as a default
 
 from runtimes.choices import choose
+from toolkit.processes import Processes
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process, `rank` of `world`; `local` counts those on this machine."""
+@contextmanager
+def together(ours: Processes, device: torch.device) -> Iterator[None]:
+    """Meet the other processes for the length of a run; nothing to do for one alone.
 
-    rank: int = 0
-    world: int = 1
-    local: int = 0
-
-    @property
-    def first(self) -> bool:
-        """Whether this one writes the files."""
-        return self.rank == 0
-
-    def share(self, batch: int) -> slice:
-        """Which rows of the whole batch are this process's."""
-        if batch % self.world:
-            raise ValueError(
-                f"batch: expected a multiple of the {self.world} processes, got {batch}; "
-                f"give {batch - batch % self.world or self.world}"
-            )
-        rows = batch // self.world
-        return slice(self.rank * rows, (self.rank + 1) * rows)
-
-    @contextmanager
-    def together(self, device: torch.device) -> Iterator[None]:
-        """Meet the other processes for the length of a run; nothing to do for one alone.
-
-        A thread of gloo that still runs when Python ends aborts the process, now and then (pytorch#179291).
-        They end with the last reference to the group: let go of what `wrap` returned before this ends.
-        """
-        mine = self.world > 1 and not torch.distributed.is_initialized()
+    A thread of gloo that still runs when Python ends aborts the process, now and then (pytorch#179291).
+    They end with the last reference to the group: let go of what `wrap` returned before this ends.
+    """
+    mine = ours.world > 1 and not torch.distributed.is_initialized()
+    if mine:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
         if mine:
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        try:
-            yield
-        finally:
-            if mine:
-                torch.distributed.destroy_process_group()
-                gc.collect()  # DistributedDataParallel stands in cycles
+            torch.distributed.destroy_process_group()
+            gc.collect()  # DistributedDataParallel stands in cycles
 
-    def wrap(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-        """The module with gradients averaged over all processes."""
-        if self.world == 1:
-            return module
-        places = [device] if device.type == "cuda" else None
-        return torch.nn.parallel.DistributedDataParallel(module, device_ids=places)
 
-    def mean(self, values: torch.Tensor) -> list[float]:
-        """The mean over all processes of each of a few numbers."""
-        if self.world > 1:
-            torch.distributed.all_reduce(values)
-            values = values / self.world
-        return [float(value) for value in values.tolist()]
+def wrap(ours: Processes, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The module with gradients averaged over all processes."""
+    if ours.world == 1:
+        return module
+    places = [device] if device.type == "cuda" else None
+    return torch.nn.parallel.DistributedDataParallel(module, device_ids=places)
+
+
+def mean(ours: Processes, values: torch.Tensor) -> list[float]:
+    """The mean over all processes of each of a few numbers."""
+    if ours.world > 1:
+        torch.distributed.all_reduce(values)
+        values = values / ours.world
+    return [float(value) for value in values.tolist()]
+
+
+def anybody(ours: Processes, device: torch.device, asked: bool) -> bool:
+    """Whether any of the processes was asked."""
+    (share,) = mean(ours, torch.tensor([float(asked)], device=device))
+    return share > 0.0
 
 
 def processes() -> Processes:

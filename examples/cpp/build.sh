@@ -10,7 +10,10 @@ runtime=${ONNXRUNTIME:-${XDG_CACHE_HOME:-$HOME/.cache}/toolkit/onnxruntime-cpp-$
 if [ ! -d "$runtime" ]; then
   new=$(mktemp -d "${TMPDIR:-/tmp}/onnxruntime.XXXXXX")
   trap 'rm -rf "$new"' EXIT
-  (cd "$new" && npm pack --silent "com.github.asus4.onnxruntime@$version" >/dev/null)
+  if ! (cd "$new" && npm pack --silent "com.github.asus4.onnxruntime@$version" >/dev/null); then
+    echo "error: onnxruntime: expected npm to fetch it, got nothing; set ONNXRUNTIME to a release of it" >&2
+    exit 3
+  fi
   frameworks='package/Plugins/iOS~/onnxruntime.xcframework/*simulator*/Headers/*'
   tar xzf "$new"/*.tgz -C "$new" --wildcards "$frameworks" package/Plugins/Linux/x64 package/LICENSE
   mkdir -p "$new/made/lib" "$(dirname "$runtime")"

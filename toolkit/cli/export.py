@@ -1,5 +1,6 @@
 """`toolkit export`: a run folder or a network in, one model file out, if it passes the gate."""
 
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,39 +15,46 @@ Write = Callable[
     [dict[str, Any], str, str, bool], Any
 ]  # (best sampler, out, form, force) -> report
 
+WRITERS = {"torch": "export_torch", "mlx": "export_mlx"}  # backend -> its verb in `export`
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--out", required=True, help="The .onnx to write.")
 @click.option("--weights", default="ema", show_default=True, help="ema or network.")
+@click.option("--backend", default="auto", show_default=True, help="torch or mlx: who traces RUN.")
 @click.option("--form", default="network", show_default=True, help=f"One of {', '.join(FORMS)}.")
 @click.option("--spec", metavar="FILE.json", help="The spec of a network.onnx that is not ours.")
 @click.option("-s", "--solver", help="The solver to recommend and to build in.  [heun]")
 @click.option("-k", "--steps", type=int, help="Its steps.  [20]")
 @click.option("--grid", help="Its grid.  [uniform]")
 @click.option("-g", "--guidance", type=float, help="Its weight of the condition.  [1]")
+@click.option("-b", "--batch", default=1, show_default=True, help="Samples of the form unrolled.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
 def export(
     run: str,
     out: str,
     weights: str,
+    backend: str,
     form: str,
     spec: str | None,
     solver: str | None,
     steps: int | None,
     grid: str | None,
     guidance: float | None,
+    batch: int,
     force: bool,
 ) -> None:
     """Write the newest checkpoint in RUN, or somebody else's network.onnx, as one self-describing .onnx.
 
-    The network and a 20-step trajectory are compared, torch against ONNX Runtime, at batch 1 and 7;
+    The network and a 20-step trajectory are compared, torch or MLX against ONNX Runtime, at batch 1 and 7;
     beyond a relative error of 1e-4 the export fails and writes nothing.
 
     \b
     network     the prediction; the solver runs in whatever opens the file
     sampler     the solver inside, as a table of numbers: noise in, samples out, in any language
     seeded      the noise inside too: a seed in, samples and pictures out
+    unrolled    a fixed solver for a fixed --batch, without loops: for phones and NPUs
     likelihood  the prediction and its derivative, for toolkit likelihood
 
     What toolkit fit left in RUN goes into the file too.
@@ -54,6 +62,8 @@ def export(
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
+    toolkit export runs/digits --backend mlx --out digits.onnx
+    toolkit export runs/digits --form unrolled --batch 1 --steps 8 --out digits-unrolled.onnx
     toolkit export network.onnx --spec spec.json --form sampler --out theirs.onnx
     """
     from pathlib import Path
@@ -61,38 +71,57 @@ def export(
     from runtimes.files import refuse_existing
 
     choose("form", form, FORMS)
-    refuse_existing(out, force)  # before torch is loaded
+    refuse_existing(out, force)  # before a framework is loaded
     from export import ParityError
 
     started = time.perf_counter()
     best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
-    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, spec)
+    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, backend, spec)
+    options = {"form": form, "batch": batch, "overwrite": force}
     try:
-        report = write(best, out, form, force)
+        report = write(best, out, options)
     except ParityError as error:
         click.echo(error.report.table())
         raise
+    if not run.endswith(".onnx") and form != "unrolled":  # whose one run is all that it has
+        _put_fitted(run, weights, out)
     click.echo(report.table())
     click.echo(f"{out}: {Path(out).stat().st_size:,} bytes, {time.perf_counter() - started:.1f} s")
 
 
-def _ours(run: str, weights: str, spec: str | None) -> Write:
-    """From a run folder."""
+def _ours(run: str, weights: str, backend: str, spec: str | None) -> Write:
+    """From a run folder, whoever trained it: the other framework opens it too."""
     from pathlib import Path
+
+    import export
+    from toolkit.cli.train import trainer
+    from toolkit.runs import framework_of
 
     if spec is not None:
         raise ValueError(
             f"spec: expected none beside a run folder, which has its own, got {spec}; leave it out"
         )
-    from export import export_torch
-    from toolkit import fits
-    from toolkit.train_torch import load
+    choose("backend", backend, ("auto", *WRITERS))
+    wanted = [framework_of(Path(run)), *WRITERS] if backend == "auto" else [backend]
+    there = [name for name in wanted if name in WRITERS and importlib.util.find_spec(name)]
+    name = (there or wanted)[0]
+    module, own = trainer(name).load(Path(run), which=weights)
+    write = getattr(export, WRITERS[name])
+    return lambda best, out, options: write(module, _with(own, best), out, **options)
 
-    module, own = load(Path(run), which=weights)
-    fitted = fits.read(Path(run), module)
-    return lambda best, out, form, force: export_torch(
-        module, _with(own, best), out, form=form, overwrite=force, fitted=fitted
-    )
+
+def _put_fitted(run: str, weights: str, out: str) -> None:
+    """What toolkit fit left in a run folder, into the file just written."""
+    from pathlib import Path
+
+    from toolkit import fits
+
+    fitted = fits.read(Path(run), weights)
+    if fitted:
+        from export.fitted import with_fitted
+        from runtimes import modelfile
+
+        with_fitted(modelfile.read(out), fitted, out, overwrite=True)
 
 
 def _stranger(network: str, spec: str | None) -> Write:
@@ -104,8 +133,8 @@ def _stranger(network: str, spec: str | None) -> Write:
     from export.onnx_export import export_onnx, read_spec
 
     own, names = read_spec(spec)
-    return lambda best, out, form, force: export_onnx(
-        network, _with(own, best), out, names=names, form=form, overwrite=force
+    return lambda best, out, options: export_onnx(
+        network, _with(own, best), out, names=names, **options
     )
 
 

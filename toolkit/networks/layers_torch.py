@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import layer_norm, silu
 
+from .shapes import refuse_misfit
+
 __all__ = ["Module", "silu"]
 
 
@@ -104,4 +106,5 @@ def shapes(module: Module) -> dict[str, tuple[int, ...]]:
 
 def fill(module: Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
     """Copy these arrays into the module; their names must be exactly the module's."""
+    refuse_misfit(shapes(module), arrays)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
