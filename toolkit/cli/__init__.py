@@ -18,6 +18,7 @@ from toolkit.cli.words import one_line
 VERBS = {
     "quickstart": "Train digits, export them, draw samples: the whole chain in one go.",
     "train": "Train a network on a named data set or your own arrays.",
+    "fit": "Choose the numbers of a few network calls so that they land like many.",
     "export": "Write a trained run as one self-describing .onnx and prove that it agrees.",
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
