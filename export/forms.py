@@ -57,11 +57,11 @@ def write(
         notes[modelfile.FORM_KEY] = form
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
-    unproven = modelfile.check(path, _content(proto, notes))
+    unproven = modelfile.check(path, sealed(proto, notes))
     model = session.open_file(unproven, provider="cpu")
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     notes[modelfile.REPORT_KEY] = report.to_json()
-    write_whole(path, _content(proto, notes), overwrite=overwrite)
+    write_whole(path, sealed(proto, notes), overwrite=overwrite)
     return report
 
 
@@ -93,7 +93,7 @@ def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]
         )
 
 
-def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+def sealed(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)
