@@ -23,13 +23,13 @@ from export.onnx_export import export_onnx
 from runtimes import modelfile
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Condition, Sampler, Spec
+from runtimes.timing import alone, interleave, quartiles
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
 from toolkit.cli import main
 from toolkit.compare import TOLERANCE, compare, timed
 from toolkit.node import find_node
 from toolkit.run_torch import load
-from toolkit.timing import interleaved, peak_of, quartiles
 
 from .conftest import faces_bytes
 from .test_train_torch import IMAGES, TINY, last
@@ -376,7 +376,7 @@ def test_a_rate_is_samples_and_a_start_seconds(faces, monkeypatch):
     ticks = itertools.count(0.0, 0.5)
     result = compare(twins(faces, 0.0), 6, request={"steps": 2})
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.timing.time.perf_counter", lambda: next(ticks))
+        patch.setattr("runtimes.timing.time.perf_counter", lambda: next(ticks))
         told = []
         result = timed(result, rounds=2, progress=lambda *words: told.append(words))
     assert [(row.rate, row.cold) for row in result.rows] == [((12.0, 12.0, 12.0), 0.5)] * 2
@@ -396,7 +396,8 @@ def test_what_the_model_recommends_is_what_all_do(faces):
 def test_everyone_takes_a_turn_in_each_round():
     turns, told = [], []
     contenders = {name: lambda name=name: turns.append(name) for name in "abc"}
-    seconds = interleaved(contenders, 4, lambda done, total: told.append((done, total)))
+    seconds = interleave(contenders, 4, progress=lambda done, total: told.append((done, total)))
+    del turns[:3]  # the round that warms up
     assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys("abc", 4)
     assert [sorted(turns[k : k + 3]) for k in range(0, 12, 3)] == [["a", "b", "c"]] * 4
     assert told == [(k, 12) for k in range(1, 13)]
@@ -410,12 +411,12 @@ def test_quartiles_are_those_of_the_values():
 
 def test_the_peak_is_the_childs_own_and_falls_behind_nothing():
     held = np.ones(50 << 20, np.uint8)  # of this process: a child must not be charged with it
-    small = peak_of("x = 1")
+    small = alone("x = 1")[1]
     assert small < 50
-    assert peak_of("x = b'1' * (100 << 20); del x") > small + 90
+    assert alone("x = b'1' * (100 << 20); del x")[1] > small + 90
     assert held.all()
     with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
-        peak_of("1 / 0")
+        alone("1 / 0")
 
 
 # The report

@@ -16,8 +16,7 @@ from runtimes.modelfile import ModelError
 from runtimes.sample import Plan, Sampleable, State
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Spec
-
-from .timing import peak_of
+from runtimes.timing import alone
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Backend:
 
     def peak(self, todo: Plan, request: Mapping[str, Any]) -> float:
         """Megabytes of memory of a process that opens it and draws the first sample of that run."""
-        return peak_of(program(self, todo, request))
+        return alone(program(self, todo, request))[1]
 
 
 @dataclass(frozen=True)
