@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.timing import alone, interleave, quartiles, ratios
+from runtimes.timing import interleaved, peak_of, quartiles, ratios, warmed
 
 STEPS = 50  # of every network but dit-s, whose calls take a second: it takes 8
 
@@ -252,7 +252,7 @@ def timed(
     contenders: dict[str, Callable[[], None]], rounds: int, scale: float, steps: int = 1
 ) -> list[dict[str, Any]]:
     """Median and quartiles of every contender, and of its ratio to the first within rounds."""
-    seconds = interleave(contenders, rounds)
+    seconds = interleaved(warmed(contenders), rounds)
     base = next(iter(seconds.values()))
     return [
         {
@@ -300,7 +300,7 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     memory: dict[str, float] = {}
 
     def start(name: str) -> None:
-        memory[name] = max(memory.get(name, 0.0), alone(programs[name])[1])
+        memory[name] = max(memory.get(name, 0.0), peak_of(programs[name]))
 
     rows = timed({name: lambda name=name: start(name) for name in programs}, rounds, 1.0)
     for one in rows:

@@ -84,7 +84,7 @@ def judge(exact: Model, small: Model, precision: str) -> Fidelity:
         name: lambda model=model: sample(model, 1, **one)
         for name, model in (("exact", exact), ("small", small))
     }
-    seconds = timing.interleave(runs, ROUNDS)
+    seconds = timing.interleaved(timing.warmed(runs), ROUNDS)
     _, time, _ = timing.ratios(seconds["small"], seconds["exact"])
     return Fidelity(
         precision,

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-HOME = Path(__file__).resolve().parent.parent  # where a child finds this toolkit, installed or not
 Clock = Callable[[], float]
 Quartiles = tuple[float, float, float]
+Contenders = TypeVar("Contenders", bound=Mapping[str, Callable[[], object]])
+HOME = Path(__file__).resolve().parent.parent  # where a child finds this toolkit, installed or not
 GAIN = 0.95  # of the time of one thread: what all of them must be below, or they are not worth it
 PEAK = """
 import re, resource, sys
@@ -30,35 +32,40 @@ print(used.ru_utime + used.ru_stime, peak)
 """
 
 
-def wall() -> float:
-    """Seconds by the wall's clock."""
-    return time.perf_counter()
-
-
-def interleave(
+def interleaved(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
-    clock: Clock = wall,
     progress: Callable[[int, int], None] | None = None,
+    clock: Clock | None = None,
 ) -> dict[str, list[float]]:
-    """The seconds of every contender in each round, after one round to warm up."""
-    for run in contenders.values():
-        run()
+    """Seconds of every contender, timed once a round in random order.
+
+    A busy spell of the machine falls on all. Warm them up before, if the first run is not to count.
+    clock: of `CLOCKS`, the wall's if None.
+    """
+    tick = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     order = random.Random(0)
     for before in range(rounds):
         turns = order.sample(list(contenders), len(contenders))
         for done, name in enumerate(turns, before * len(turns) + 1):
-            started = clock()
+            started = tick()
             contenders[name]()
-            seconds[name].append(clock() - started)
+            seconds[name].append(tick() - started)
             if progress is not None:
                 progress(done, rounds * len(turns))
     return seconds
 
 
+def warmed(contenders: Contenders) -> Contenders:
+    """The same, after one run of each."""
+    for run in contenders.values():
+        run()
+    return contenders
+
+
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """The first quartile, the median and the third."""
+    """(lower quartile, median, upper quartile) of one value or more."""
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     return float(low), float(middle), float(high)
 
@@ -84,26 +91,33 @@ def threads_for(
     every = cores()
     if every == 1:
         return 1, 1.0
-    seconds = interleave({str(count): open_with(count) for count in (1, every)}, rounds)
+    runs = {str(count): open_with(count) for count in (1, every)}
+    seconds = interleaved(warmed(runs), rounds)
     _, middle, high = ratios(seconds[str(every)], seconds["1"])
     return (every if middle < GAIN and high < 1.0 else 1), middle
 
 
+def peak_of(program: str) -> float:
+    """Run a Python program in its own process; its peak resident memory in megabytes: see `alone`."""
+    _, megabytes = alone(program)
+    return megabytes
+
+
 def alone(program: str) -> tuple[float, float]:
-    """(CPU seconds, peak megabytes in memory) of a Python program in a process of its own."""
+    """(CPU seconds, peak resident memory in megabytes) of a Python program in a process of its own.
+
+    Raises RuntimeError with the last line of what it says when it fails.
+    """
     found = f"import sys; sys.path.insert(0, {str(HOME)!r})\n"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", found + program + PEAK],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-P", "-c", found + program + PEAK], capture_output=True, text=True
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no words"])[-1]
-        raise RuntimeError(f"python -c: expected it to end well, got {last[:300]}")
+        says = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RuntimeError(f"process: expected it to end well, got {done.returncode}: {says}")
     seconds, megabytes = done.stdout.split()[-2:]
     return float(seconds), float(megabytes)
 
 
 # by what time is told: the wall's, or what this process used of all cores
-CLOCKS: dict[str, Clock] = {"wall": wall, "cpu": time.process_time}
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}

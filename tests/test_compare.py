@@ -23,7 +23,7 @@ from export.onnx_export import export_onnx
 from runtimes import modelfile
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Condition, Sampler, Spec
-from runtimes.timing import alone, interleave, quartiles
+from runtimes.timing import interleaved, peak_of, quartiles
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
 from toolkit.cli import main
@@ -396,8 +396,7 @@ def test_what_the_model_recommends_is_what_all_do(faces):
 def test_everyone_takes_a_turn_in_each_round():
     turns, told = [], []
     contenders = {name: lambda name=name: turns.append(name) for name in "abc"}
-    seconds = interleave(contenders, 4, progress=lambda done, total: told.append((done, total)))
-    del turns[:3]  # the round that warms up
+    seconds = interleaved(contenders, 4, lambda done, total: told.append((done, total)))
     assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys("abc", 4)
     assert [sorted(turns[k : k + 3]) for k in range(0, 12, 3)] == [["a", "b", "c"]] * 4
     assert told == [(k, 12) for k in range(1, 13)]
@@ -411,12 +410,12 @@ def test_quartiles_are_those_of_the_values():
 
 def test_the_peak_is_the_childs_own_and_falls_behind_nothing():
     held = np.ones(50 << 20, np.uint8)  # of this process: a child must not be charged with it
-    small = alone("x = 1")[1]
+    small = peak_of("x = 1")
     assert small < 50
-    assert alone("x = b'1' * (100 << 20); del x")[1] > small + 90
+    assert peak_of("x = b'1' * (100 << 20); del x") > small + 90
     assert held.all()
     with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
-        alone("1 / 0")
+        peak_of("1 / 0")
 
 
 # The report

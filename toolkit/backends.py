@@ -16,7 +16,7 @@ from runtimes.modelfile import ModelError
 from runtimes.sample import Plan, Sampleable, State
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Spec
-from runtimes.timing import alone
+from runtimes.timing import peak_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Backend:
 
     def peak(self, todo: Plan, request: Mapping[str, Any]) -> float:
         """Megabytes of memory of a process that opens it and draws the first sample of that run."""
-        return alone(program(self, todo, request))[1]
+        return peak_of(program(self, todo, request))
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def measure(
             contenders += peers
         progress(f"{provider}, batch {batch}, threads {count}")
         runs = _runs(contenders, chosen, batch, request)
-        seconds = timing.interleave({key: run.go for key, run in runs.items()}, rounds, tick)
+        timed = timing.warmed({key: one.go for key, one in runs.items()})
+        seconds = timing.interleaved(timed, rounds, clock=tick)
         for key, one in runs.items():
             if key not in errors:
                 model = one.contender.model

@@ -25,7 +25,7 @@ from runtimes.noise import noise, seed_rows
 from runtimes.sample import Plan, plan
 from runtimes.session import Floats
 from runtimes.spec import Spec
-from runtimes.timing import interleave, quartiles
+from runtimes.timing import interleaved, quartiles
 
 from .backends import Backend, same
 
@@ -145,8 +145,8 @@ def timed(
     staying = [row.backend for row in able.values() if row.backend.resident]
     runs = {backend.name: partial(run, backend) for backend in staying}
     starts = {name: partial(start, row.backend) for name, row in able.items()}
-    rates = interleave(runs, rounds, progress=_word(progress, "runs"))
-    cold = interleave(starts, min(rounds, STARTS), progress=_word(progress, "processes"))
+    rates = interleaved(runs, rounds, _word(progress, "runs"))
+    cold = interleaved(starts, min(rounds, STARTS), _word(progress, "processes"))
     rows = []
     for row in comparison.rows:
         name = row.backend.name
