@@ -7,7 +7,7 @@ The model's fitted tableaus against every contender of the fit at 4 to 50 calls,
 round has noise of its own; a figure is the median over rounds with its range. The end error is the
 median over samples of sqrt(mean (x - x_fine)^2), x_fine by rk4 with 100 steps; the three distances are to
 held-out data. At the end it says whether 6 fitted calls are no worse than Euler with 50, and 8 no
-worse than the best solver with 20: on a distance, within the range of the fine samples' own.
+worse than the best solver with 20; as good means worse by less than the fine samples differ among rounds.
 """
 
 import argparse
@@ -120,10 +120,7 @@ def table(rounds: list[dict[Run, list[float]]]) -> str:
 
 
 def judge(rounds: list[dict[Run, list[float]]]) -> list[str]:
-    """Whether a few fitted calls are no worse than many: the median of the differences within rounds.
-
-    Of the distances to data a difference counts where it is more than the fine samples differ among rounds.
-    """
+    """Whether a few fitted calls are no worse than many: the median of the differences within rounds."""
     runs = rounds[0]
     best = min(
         (run for run in runs if run[1] == 20),
@@ -142,7 +139,7 @@ def judge(rounds: list[dict[Run, list[float]]]) -> list[str]:
             worse = statistics.median(sign * (mine - theirs) for mine, theirs in pairs)
             fine = column(rounds, ("fine", 400), index)
             room = max(fine) - min(fine) if index else 0.0
-            word = "no worse" if worse <= room else "WORSE"
+            word = "no worse" if worse <= 0 else "as good" if worse <= room else "WORSE"
             said.append(
                 f"fitted {calls} against {rival[0]} {rival[1]}, {name}: {word} "
                 f"(difference {worse:+.4f}, the fine samples' range {room:.4f})"
@@ -160,6 +157,9 @@ def draw(rounds: list[dict[Run, list[float]]], path: Path, title: str) -> None:
         calls = [calls for _, calls in runs]
         axes.plot(calls, errors, color=colour, marker="o", markersize=3.2, label=name)
     axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="end error")
+    ticks = sorted({calls for name, calls in rounds[0] if name != "fine"})
+    axes.set_xticks(ticks, [str(calls) for calls in ticks])
+    axes.minorticks_off()
     axes.set_title(Path(title).name)
     axes.legend(frameon=False, fontsize=9)
     plots.save(path, page)

@@ -28,7 +28,7 @@ from toolkit.cli.progress import Bar
 from toolkit.coefficients import LOOK, from_tableau, to_tableau
 from toolkit.fit import CONTENDERS, classical, fit, judged, without_halves
 from toolkit.landing import pose, traced
-from toolkit.teacher import teach
+from toolkit.teacher import along, teach
 
 from .problems import MIXTURE, graph, mixture_graph, mixture_spec, write_onnx
 from .test_cli import toolkit  # noqa: F401 - a fixture
@@ -117,6 +117,13 @@ def test_four_fitted_calls_beat_fifty_of_euler_on_noise_of_their_own(problem, fo
 def test_least_squares_alone_need_no_gradient(problem):
     alone = last(fit(problem, 4))
     assert alone.error < 0.1 * alone.classical[0][2]
+
+
+def test_times_that_are_moved_are_better_than_those_of_a_warped_grid(problem):
+    warped, moved = (
+        min(error for _, _, _, error in along(problem, 3, rounds)) for rounds in (0, 3)
+    )
+    assert moved < 0.99 * warped
 
 
 def test_adam_alone_goes_on_from_a_classical_start(problem):

@@ -39,6 +39,7 @@ GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
 INTERVAL = ("test_integrate.py", "its_interval")
 LOOP = ("test_sampler.py", "every_solver and (ancestral or dpmpp_3m) or neighbours or both_halves")
+READ = ("test_tableau.py", "read_back or slots_that")
 BITS = ("test_noise_graph.py", "bits")
 SEEDS = ("test_noise_graph.py", "counts_on")
 MLX = ("test_mlx_ops.py", "function")
@@ -50,6 +51,9 @@ LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
+    ("tableau.py", "draw=draw - 1 if draw", "draw=draw if draw", READ),
+    ("tableau.py", "int(used[-1]) + 1 if len(used)", "int(used[-1]) if len(used)", READ),
+    ("tableau.py", "places = [*range(now), slots,", "places = [*range(now), slots - 1,", READ),
     ("tableaus.py", "guided=(0.0, 1.0)", "guided=(0.0, 0.5)", LOOP),
     ("export/sampler.py", 'b.op("Sub", strong, weak)', 'b.op("Sub", weak, strong)', LOOP),
     ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
