@@ -81,7 +81,7 @@ def write(
             )
         notes[modelfile.PRECISION_KEY] = found.to_json()
     notes[modelfile.REPORT_KEY] = report.to_json()
-    write_whole(path, _content(proto, notes), overwrite=overwrite)
+    write_whole(path, sealed(proto, notes), overwrite=overwrite)
     return report
 
 
@@ -96,7 +96,7 @@ def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelP
 
 def _opened(path: Path, proto: onnx.ModelProto, notes: dict[str, str]) -> session.Model:
     """The model as it would be written, on the CPU."""
-    return session.open_file(modelfile.check(path, _content(proto, notes)), provider="cpu")
+    return session.open_file(modelfile.check(path, sealed(proto, notes)), provider="cpu")
 
 
 def example(spec: Spec, batch: int) -> tuple[NDArray[Any], ...]:
@@ -127,7 +127,7 @@ def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]
         )
 
 
-def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+def sealed(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .choices import is_number
 from .conditions import finite, one_array, spec_of
+from .fitted import no_part
 from .noise import noise as noise_of
 from .noise import seed_rows
 from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
@@ -47,6 +48,8 @@ def invert(
 
 def inverting(model: Sampleable, data: Floats, **request: Unpack[Request]) -> Plan:
     """See invert: the plan over the reversed grid. Its last states are sigma * noise."""
+    if request.get("calls") is not None:
+        no_part(())
     asked = request.get("solver")
     solver = spec_of("model", model).sampler.solver if asked is None else asked
     if isinstance(solver, str) and solver in SOLVERS and SOLVERS[solver].follows != "field":
@@ -166,6 +169,8 @@ def editing(
 ) -> Plan:
     """See edit: the request's own grid, entered at t = 1 - strength."""
     data = rows("data", data, spec_of("model", model).shape)
+    if request.get("calls") is not None:
+        no_part(())
     times = plan(model, len(data), **request).times
     inside = is_number(strength) and 0.0 < strength <= 1.0
     start = max(1.0 - float(strength), times[0]) if inside else times[-1]
@@ -211,6 +216,8 @@ def inpainting(
         raise ValueError(
             "mask: expected only 0 and 1, got other values; 1 keeps, 0 paints: mask > 0.5"
         )
+    if request.get("calls") is not None:
+        no_part(())
     todo = replace(plan(model, len(data), **request), data=data)
     return Inpainting(todo, data, known.astype(bool))
 

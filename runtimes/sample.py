@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from . import grids, ways
+from . import fitted, grids, ways
 from .adaptive import PAIRS
 from .charts import CHARTS
 from .choices import choose, is_number
@@ -68,6 +68,7 @@ class Request(TypedDict, total=False):
     solver: str | None
     steps: int | None
     grid: str | Sequence[float] | None
+    calls: int | None
     guidance: float | None
     interval: tuple[float, float]
     rescale: float
@@ -247,6 +248,7 @@ def plan(
     solver: str | None = None,
     steps: int | None = None,
     grid: str | Sequence[float] | None = None,
+    calls: int | None = None,
     guidance: float | None = None,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: float = 0.0,
@@ -263,9 +265,10 @@ def plan(
     n: 1 to 10,000,000. label: a number or name, a list of them to cycle through, or "none" for the
     null label; needed by a labelled model. context: float32, one (D,) or (L, D) for all or one per
     sample. solver, steps, grid, guidance: the model's recommendation where None; grid may be your
-    own times. interval: the t in which guidance is on. rescale: 0 to 1, how much of the unguided
-    prediction's spread guidance keeps. cfgpp: 0 to 1, CFG++ in place of guidance. guide: a worse model to
-    be guided away from, in place of the null condition. eta >= 0: the strength of a noisy solver.
+    own times. calls: the model's fitted tableau of so many, in place of solver, steps and grid.
+    interval: the t in which guidance is on. rescale: 0 to 1, how much of the unguided prediction's
+    spread guidance keeps. cfgpp: 0 to 1, CFG++ in place of guidance. guide: a worse model to be guided
+    away from, in place of the null condition. eta >= 0: the strength of a noisy solver.
     diffusion: one of `DIFFUSIONS`, for euler_maruyama and stochastic_heun. seed: 0..2^53-1.
     how: auto, or one of `ways.WAYS` that the model has; the results are the same to rounding.
     Raises ValueError naming the argument, what it may be and what it was.
@@ -287,23 +290,25 @@ def plan(
     if not (is_number(eta) and 0.0 <= eta <= 10.0):
         raise ValueError(f"eta: expected 0 to 10, got {eta!r}; 1 is the usual strength")
     schedule = named(spec.schedule)
-    times = grids.make(
-        best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
-    )
-    past = SOLVERS[name].past
-    if len(times) - 1 <= past:
-        raise ValueError(
-            f"steps: expected {past + 1} or more for {name!r}, which looks {past} back, "
-            f"got {len(times) - 1}; take more, or another solver"
+    if calls is None:
+        times = grids.make(
+            best.grid if grid is None else grid, best.steps if steps is None else steps, schedule
         )
-    times = grids.trim(times, schedule, spec.prediction)
+        enough(name, len(times) - 1)
+        grid_times = tuple(grids.trim(times, schedule, spec.prediction).tolist())
+    else:
+        beside = {"solver": solver, "steps": steps, "grid": grid, "cfgpp": cfgpp, "guide": guide}
+        beside["chart"] = None if chart == "straight" else chart
+        ready = fitted.find(model, calls, beside)
+        grid_times = ready.times
     weight = guidance_weight(
         spec, guidance, cfgpp, None if guide is None else spec_of("guide", guide)
     )
     check_guidance(weight, interval)
     check_between("rescale", rescale, "0 turns it off, 0.7 is the usual")
     on = weight != 1.0 or cfgpp is not None
-    traced = partial(
+    between = (float(interval[0]), float(interval[1]))
+    traced: Callable[[tuple[float, ...]], Tableau] = partial(
         trace,
         name,
         schedule=spec.schedule,
@@ -311,12 +316,16 @@ def plan(
         chart=choose("chart", chart, CHARTS),
         eta=float(eta),
         diffusion=choose("diffusion", diffusion, DIFFUSIONS),
-        guided=(float(interval[0]), float(interval[1])) if on else None,
+        guided=between if on else None,
     )
-    grid_times = tuple(times.tolist())
+    if calls is None:
+        tableau = traced(grid_times)
+    else:
+        tableau = fitted.tableau(ready, float(weight) if on else None, between)
+        traced = fitted.no_part
     todo = Plan(
         model=model,
-        tableau=traced(grid_times),
+        tableau=tableau,
         times=grid_times,
         seeds=seed_rows(seed, n),
         condition=conditions(spec, n, label, context),
@@ -328,3 +337,13 @@ def plan(
     )
     todo.way  # noqa: B018 - an impossible one is refused now
     return todo
+
+
+def enough(solver: str, steps: int) -> None:
+    """Raise ValueError for fewer steps than a solver looks back on."""
+    past = SOLVERS[solver].past
+    if steps <= past:
+        raise ValueError(
+            f"steps: expected {past + 1} or more for {solver!r}, which looks {past} back, "
+            f"got {steps}; take more, or another solver"
+        )

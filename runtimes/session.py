@@ -298,9 +298,7 @@ def _reason(error: Exception, limits: Limits) -> str:
 
 
 def _tableaus(file: ModelFile) -> tuple[Ready, ...]:
-    """The ready-made tableaus of a sampler."""
-    if file.form not in modelfile.SAMPLERS:
-        return ()
+    """The ready-made tableaus of a sampler, or the fitted ones of any file."""
     try:
         return tableaus.from_json(file.metadata.get(modelfile.TABLEAUS_KEY, "[]"))
     except ValueError as error:

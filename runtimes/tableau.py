@@ -13,9 +13,10 @@ sampler inside an ONNX graph takes:
     dense[k][1 + j] = [update[j] on the slots ..., on out, (on the noise), 0]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,45 @@ def _places(tableau: Tableau, k: int) -> Callable[[int], int]:
     """Where an index of row k's update stands: its slots are as many as the row before left."""
     alive = len(tableau.rows[k - 1].update) if k else 1
     return lambda index: index if index < alive else index - alive + tableau.slots
+
+
+def from_dense(array: NDArray[np.float32], ends: Sequence[int]) -> Tableau:
+    """The tableau whose `dense` is this checked array; ends: the rows after which slot 0 is shown.
+
+    A slot is alive for as long as a later row reads it. Of the slots that no row has written, which
+    are zero, nothing is kept; of a row that writes one more state than is read, neither.
+    """
+    slots = array.shape[1] - 1
+    head, update = array[:, 0], array[:, 1:]
+    alive = [1, *(_read(array[k], slots) for k in range(1, len(array))), 1]
+    rows = []
+    for k, (now, then) in enumerate(pairwise(alive)):
+        places = [*range(now), slots, *([slots + 1] if array.shape[2] == slots + 3 else [])]
+        draw = int(head[k, slots + 2]) if array.shape[2] == slots + 3 else 0
+        rows.append(
+            Row(
+                time=float(head[k, slots]),
+                guided=bool(head[k, slots + 1]),
+                input=_terms(head[k], [*range(now)]),
+                update=tuple(
+                    _terms(update[k, j], places[: now + 1 + (draw > 0)]) for j in range(then)
+                ),
+                draw=draw - 1 if draw else None,
+                ends_step=k in ends,
+            )
+        )
+    return Tableau(tuple(rows), max(alive))
+
+
+def _read(row: NDArray[np.float32], slots: int) -> int:
+    """How many slots a row reads: one more than the last that weighs anything in it, 1 at least."""
+    used = np.flatnonzero(np.any(row[:, :slots] != 0.0, axis=0))
+    return int(used[-1]) + 1 if len(used) else 1
+
+
+def _terms(weights: NDArray[np.float32], places: list[int]) -> Weights:
+    """The weights other than zero at these places, numbered in their order."""
+    return tuple((i, float(weights[p])) for i, p in enumerate(places) if weights[p] != 0.0)
 
 
 def check_dense(array: object) -> NDArray[np.float32]:

@@ -1,15 +1,18 @@
 """Ready-made tableaus: what a sampler file carries in its metadata, so that no client needs a solver.
 
-    [{"solver", "steps", "grid", "sigma", "times", "ends", "shape", "data"}, ...]
+    [{"solver", "steps", "grid", "sigma", "times", "ends", "shape", "data", ("fit")}, ...]
 
 data is the base64 of the little-endian float32 array of `tableau.dense`; sigma is that of the first
 time, with which a run's noise starts; ends are the rows after which slot 0 is the state at the next
-of times. The first is the recommended one.
+of times. The first is the recommended one. fit stands beside the solver "fitted", whose numbers were
+chosen for this network (`toolkit.fit`); such tableaus stand in a file without a loop inside too.
 """
 
 import base64
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +29,19 @@ STEPS_KEPT = (5, 10, 20)
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What was measured of a fitted tableau: its end error inside a range of guidance and off it.
+
+    guidance: (from, to). error: the median over samples of sqrt(mean (x - x_fine)^2), on noise that it was
+    not fitted to; off: (weight, error) at weights outside the range.
+    """
+
+    guidance: tuple[float, float]
+    error: float
+    off: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Ready:
     """One tableau with its name: see the top of this file."""
 
@@ -36,6 +52,7 @@ class Ready:
     times: tuple[float, ...]
     ends: tuple[int, ...]
     tensor: NDArray[np.float32]
+    fit: Fit | None = None
 
 
 def traced(spec: Spec, solver: str, steps: int, grid: str, *, guided: bool) -> Tableau:
@@ -98,6 +115,7 @@ def to_json(tableaus: tuple[Ready, ...]) -> str:
                 "ends": one.ends,
                 "shape": one.tensor.shape,
                 "data": base64.b64encode(one.tensor.astype("<f4").tobytes()).decode(),
+                **({} if one.fit is None else {"fit": asdict(one.fit)}),
             }
             for one in tableaus
         ],
@@ -131,4 +149,16 @@ def _one(entry: dict[str, object]) -> Ready:
         or list(ends) != sorted(set(ends))
     ):
         raise ValueError(f"{len(ends)} step ends in {len(tensor)} rows, {len(times)} times")
-    return Ready(*words, float(str(entry["sigma"])), times, ends, tensor)
+    fit = _fit(entry["fit"]) if "fit" in entry else None
+    return Ready(*words, float(str(entry["sigma"])), times, ends, tensor, fit)
+
+
+def _fit(entry: Any) -> Fit:
+    low, high = (float(weight) for weight in entry["guidance"])
+    off = tuple((float(weight), float(error)) for weight, error in entry["off"])
+    fit = Fit((low, high), float(entry["error"]), off)
+    if not all(
+        math.isfinite(x) for x in (low, high, fit.error, *(x for pair in off for x in pair))
+    ):
+        raise ValueError("a fit that is not finite")
+    return fit

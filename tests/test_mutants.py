@@ -39,17 +39,21 @@ GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
 INTERVAL = ("test_integrate.py", "its_interval")
 LOOP = ("test_sampler.py", "every_solver and (ancestral or dpmpp_3m) or neighbours or both_halves")
+READ = ("test_tableau.py", "read_back or slots_that")
 BITS = ("test_noise_graph.py", "bits")
 SEEDS = ("test_noise_graph.py", "counts_on")
+MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
-MLX = ("test_mlx_ops.py", "function")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
+    ("tableau.py", "draw=draw - 1 if draw", "draw=draw if draw", READ),
+    ("tableau.py", "int(used[-1]) + 1 if len(used)", "int(used[-1]) if len(used)", READ),
+    ("tableau.py", "places = [*range(now), slots,", "places = [*range(now), slots - 1,", READ),
     ("tableaus.py", "guided=(0.0, 1.0)", "guided=(0.0, 0.5)", LOOP),
     ("export/sampler.py", 'b.op("Sub", strong, weak)', 'b.op("Sub", weak, strong)', LOOP),
     ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
@@ -58,16 +62,6 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/noise_graph.py", "g.ints(1 << rotation)", "g.ints(2 << rotation)", BITS),
     ("export/noise_graph.py", "keys[(group + 2) % 3]), g", "keys[(group + 1) % 3]), g", BITS),
     ("export/noise_graph.py", 'g.op("Equal", g.size', 'g.op("Less", g.size', SEEDS),
-    ("export/precision.py", "largest / 63.0", "largest / 127.0", WHOLE),
-    ("export/precision.py", "(bits >> 16 & 1)", "1", WHOLE),
-    ("export/precision.py", "weight / scale) + zero", "weight / scale) - zero", WHOLE),
-    ("export/precision.py", "(high - low) / 255.0", "(high - low) / 256.0", WHOLE),
-    ("export/precision.py", 'g.op("Mul", x[1], weight[1])', 'g.op("Mul", x[1], x[1])', WHOLE),
-    ("export/fidelity.py", "self.sliced <= self.other_seeds", "True", GATE),
-    ("export/fidelity.py", "self.end_error <= self.tolerance", "True", GATE),
-    ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
-    ("widen.py", "weights.pop(", "weights.get(", WIDEN),
-    ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("export/mlx_products.py", "bool(flip) != back", "bool(flip) == back", MLX),
     ("export/mlx_products.py", "max(-e, 0)", "max(e, 0)", MLX),
     ("export/mlx_products.py", "zip(reach, high,", "zip(reach, low,", MLX),
@@ -91,6 +85,16 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/mlx_arithmetic.py", "abs(part * n - 1.0) < 1e-6", "abs(part - 1.0) < 9.0", MLX),
     ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
     ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
+    ("export/precision.py", "largest / 63.0", "largest / 127.0", WHOLE),
+    ("export/precision.py", "(bits >> 16 & 1)", "1", WHOLE),
+    ("export/precision.py", "weight / scale) + zero", "weight / scale) - zero", WHOLE),
+    ("export/precision.py", "(high - low) / 255.0", "(high - low) / 256.0", WHOLE),
+    ("export/precision.py", 'g.op("Mul", x[1], weight[1])', 'g.op("Mul", x[1], x[1])', WHOLE),
+    ("export/fidelity.py", "self.sliced <= self.other_seeds", "True", GATE),
+    ("export/fidelity.py", "self.end_error <= self.tolerance", "True", GATE),
+    ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
+    ("widen.py", "weights.pop(", "weights.get(", WIDEN),
+    ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
     ("solvers.py", "field(y + k1 * h, s)", "field(y + k1 * h, t)", EXACT),

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from runtimes.tableau import Row, Tableau, combine, run
+from runtimes.solvers import SOLVERS
+from runtimes.tableau import Row, Tableau, combine, dense, from_dense, run
 from runtimes.trace import trace
 
 from .problems import starts
@@ -63,3 +64,24 @@ def test_the_identity_table_is_the_network():
     row = Row(0.3, False, ((0, 1.0),), (((1, 1.0),),), None, True)
     ((_, out),) = run(Tableau((row,), 1), lambda x, t, on: 2 * x + t, starts(2))
     np.testing.assert_array_equal(out, 2 * starts(2) + 0.3)
+
+
+@pytest.mark.parametrize("guided", [None, (0.3, 0.8)])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_array_is_read_back_as_the_table_it_was(solver, guided):
+    table = trace(solver, tuple(np.linspace(0.02, 0.98, 7)), guided=guided)
+    array = dense(table)
+    back = from_dense(array, [k for k, row in enumerate(table.rows) if row.ends_step])
+    np.testing.assert_array_equal(dense(back), array)
+    assert back.slots == table.slots
+    for mine, theirs in zip(back.rows, table.rows, strict=True):
+        words = ("guided", "draw", "ends_step")
+        assert all(getattr(mine, word) == getattr(theirs, word) for word in words)
+        assert len(mine.update) == len(theirs.update)
+        assert mine.time == np.float32(theirs.time)
+
+
+def test_slots_that_no_row_has_written_are_zero():
+    array = np.array([[[1, 5, 0.5, 0], [1, 7, 2, 0], [0, 3, 0, 0]]], np.float32)
+    (row,) = from_dense(array, [0]).rows
+    assert row == Row(0.5, False, ((0, 1.0),), (((0, 1.0), (1, 2.0)),), None, True)

@@ -18,6 +18,7 @@ from toolkit.cli.words import one_line
 VERBS = {
     "quickstart": "Train digits, export them, draw samples: the whole chain in one go.",
     "train": "Train a network on a named data set or your own arrays.",
+    "fit": "Choose the numbers of a few network calls so that they land like many.",
     "export": "Write a trained run as one self-describing .onnx and prove that it agrees.",
     "sample": "Draw samples from an .onnx with ONNX Runtime.",
     "verify": "Check that an .onnx is whole and safe to open; print its SHA-256 and spec.",
@@ -25,8 +26,8 @@ VERBS = {
     "compare": "Run a sampler by torch, MLX and ONNX Runtime; show how far apart they are.",
     "check": "Say which execution providers would take how much of an .onnx.",
     "conformance": "Hold this machine's ONNX Runtime against exact answers: orders and errors.",
-    "benchmark": "Time the files of a network side by side: error against milliseconds.",
     "web": "Write a page that samples an .onnx in the browser, as a folder or one file.",
+    "benchmark": "Time the files of a network side by side: error against milliseconds.",
     "plot": "Draw what solvers cost on an .onnx, or its flow in the plane.",
     "likelihood": "Say how likely data is under an .onnx of the likelihood form.",
     "evaluate": "Judge an .onnx against held-out data, beside a floor and a baseline.",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # options that only a walk along a grid has a use for, as they are when left out
 WALKS = {
+    "calls": None,
     "eta": 1.0,
     "diffusion": "sigma",
     "rescale": 0.0,

@@ -63,6 +63,8 @@ def export(
     beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks). Its samples are held
     against those of fp32 from the same seeds; too large an end error writes nothing either.
 
+    What toolkit fit left in RUN goes into the file too.
+
     \b
     toolkit export runs/digits --out digits.onnx
     toolkit export runs/digits --form sampler --solver dpmpp_2m --steps 10 --out digits-sampler.onnx
@@ -93,6 +95,8 @@ def export(
     except ParityError as error:
         click.echo(error.report.table())
         raise
+    if not run.endswith(".onnx") and form != "unrolled":  # whose one run is all that it has
+        _put_fitted(run, weights, out)
     click.echo(report.table())
     click.echo(f"{out}: {Path(out).stat().st_size:,} bytes, {time.perf_counter() - started:.1f} s")
 
@@ -116,6 +120,20 @@ def _ours(run: str, weights: str, backend: str, spec: str | None) -> Write:
     module, own = trainer(name).load(Path(run), which=weights)
     write = getattr(export, WRITERS[name])
     return lambda best, out, options: write(module, _with(own, best), out, **options)
+
+
+def _put_fitted(run: str, weights: str, out: str) -> None:
+    """What toolkit fit left in a run folder, into the file just written."""
+    from pathlib import Path
+
+    from toolkit import fits
+
+    fitted = fits.read(Path(run), weights)
+    if fitted:
+        from export.fitted import with_fitted
+        from runtimes import modelfile
+
+        with_fitted(modelfile.read(out), fitted, out, overwrite=True)
 
 
 def _stranger(network: str, spec: str | None) -> Write:

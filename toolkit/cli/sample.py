@@ -34,6 +34,9 @@ from toolkit.cli.words import one_line
     help=f"One of {', '.join(GRIDS)} (or like karras(5)), or your own times '0,0.2,1'.  [the model's own]",
 )
 @click.option(
+    "--calls", type=int, help="The fitted tableau of so many network calls, from toolkit fit."
+)
+@click.option(
     "-g", "--guidance", type=float, help="Weight of the condition; 1 is off.  [the model's own]"
 )
 @click.option(
@@ -84,6 +87,7 @@ def sample(
     tolerance: float | None,
     steps: int | None,
     grid: str | None,
+    calls: int | None,
     guidance: float | None,
     interval: str,
     rescale: float,
@@ -137,6 +141,7 @@ def sample(
             "solver": solver,
             "steps": steps,
             "grid": _times(grid),
+            "calls": calls,
             "guidance": guidance,
             "interval": tuple(_numbers("interval", interval, 2)),
             "rescale": rescale,
@@ -162,14 +167,14 @@ def sample(
                 batch=batch,
                 bar=bar,
             )
-            path, times, calls = result.path, result.times, adaptive.cost(result)
+            path, times, cost = result.path, result.times, adaptive.cost(result)
             count = len(result.calls)
         else:
             adaptive.refuse_tolerance(tolerance)
             todo = controls.plan(opened, count, wanted, request)
             count, times = len(todo.seeds), todo.times
             ran = controls.ran(todo, every_state=show_trajectory)
-            calls = f"{todo.calls} network calls each{ran}"
+            cost = f"{todo.calls} network calls each{_halves(todo, calls)}{ran}"
             if show_trajectory:  # every state is kept
                 fits("n", count * len(times), opened.spec.shape, MOST_BYTES)
                 path = [_shown(bar, state) for state in todo.states(0, count)]
@@ -180,13 +185,19 @@ def sample(
         else:
             show.save_samples(out, path[-1], opened.spec.value_range)
     seconds = time.perf_counter() - started
-    click.echo(f"{one_line(out)}: {count} samples, {calls}, {seconds:.2f} s on {opened.provider}")
+    click.echo(f"{one_line(out)}: {count} samples, {cost}, {seconds:.2f} s on {opened.provider}")
 
 
 def labels(text: str) -> list[int | str]:
     """'0,1,cat' -> [0, 1, 'cat']."""
     words = [word.strip() for word in text.split(",")]
     return [int(word) if WHOLE.fullmatch(word) else word for word in words]
+
+
+def _halves(todo: Any, calls: int | None) -> str:
+    """How many calls of a fitted tableau are made of both halves, for these cost two."""
+    both = 0 if calls is None else sum(row.guided for row in todo.tableau.rows)
+    return f", {both} of them guided and worth two" if both else ""
 
 
 def _shown(bar: Bar, state: Any) -> Any:
