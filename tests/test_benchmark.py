@@ -1,13 +1,15 @@
 """The benchmark says what it measured, the front holds what nothing beats, the picture shows both."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import runtimes
-from runtimes import timing
+from export.fitted import with_fitted
+from runtimes import tableaus, timing
 from toolkit import benchmark, data, pareto, peers
 from toolkit.benchmark import Result, Row, Start
 from toolkit.cli import main
@@ -61,6 +63,25 @@ def test_errors_are_those_of_the_samples(files, result):
         assert row.error == pytest.approx(exact, rel=1e-3)
 
 
+def error_of(model, fine, solver, steps):
+    return benchmark.error_of(model, fine, {"seed": 5, "solver": solver, "steps": steps})
+
+
+def test_a_fitted_tableau_takes_part_beside_the_solvers(files, tmp_path):
+    """One that is rk4's own, so its error is known; the file without it has no such row."""
+    own = tableaus.ready(mixture_spec(), "rk4", 1, "uniform")
+    path, plain = tmp_path / "known.onnx", runtimes.load(files[0])
+    with_fitted(plain.file, (replace(own, solver="fitted", steps=4),), path)
+    mine = peers.open_files([path, files[0]], "cpu", 1)
+    runs = benchmark._runs(mine, {4: ("euler", 4), 8: ("euler", 8)}, 1, REQUEST)
+    names = [(run.name, run.solver, run.calls) for run in runs.values()]
+    assert names.count(("known, fitted", "fitted", 4)) == 1
+    assert [name for name, *_ in names] == ["known"] * 2 + ["known, fitted"] + ["plain"] * 2
+    x = runs["known, fitted, fitted 4"].go()
+    exact = runtimes.sample(plain, 1, seed=5, solver="rk4", steps=1)
+    np.testing.assert_allclose(x, exact, atol=1e-5)
+
+
 def test_the_solver_is_the_one_that_errs_least(files, result):
     model = runtimes.load(files[0])
     fine = runtimes.sample(model, 16, seed=5, solver="rk4", steps=100)
@@ -68,10 +89,10 @@ def test_the_solver_is_the_one_that_errs_least(files, result):
     assert len(solvers) == 3
     assert {entry for entry in solvers if entry[0] == 3} == {(3, "euler", 3)}  # the others make 4
     for calls, solver, steps in solvers:
-        mine = benchmark.error_of(model, fine, solver, steps, REQUEST)
+        mine = error_of(model, fine, solver, steps)
         for other, each in (("euler", 1), ("heun", 2), ("rk4", 4)):
             if calls % each == 0:
-                assert mine <= benchmark.error_of(model, fine, other, calls // each, REQUEST)
+                assert mine <= error_of(model, fine, other, calls // each)
 
 
 def test_starts_are_processes_of_their_own(files, result):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import runtimes
-from runtimes import timing
+from runtimes import fitted, timing
 from runtimes.choices import choose
 from runtimes.sample import Sampleable
 from runtimes.session import Model, onnxruntime
@@ -120,8 +120,7 @@ def measure(
         seconds = timing.interleaved(timed, rounds, clock=tick)
         for key, one in runs.items():
             if key not in errors:
-                model = one.contender.model
-                errors[key] = error_of(model, fine, one.solver, one.steps, request)
+                errors[key] = error_of(one.contender.model, fine, one.asked)
             rows.append(_row(one, batch, [1e3 * s / batch for s in seconds[key]], errors[key]))
     progress("cold starts")
     starts = tuple(cold_start(path, providers[0], request) for path in files)
@@ -144,7 +143,7 @@ def best_solvers(
     chosen = {}
     for count in sorted(set(calls)):
         tried = [
-            (error_of(model, fine, solver, steps, request), solver, steps)
+            (error_of(model, fine, _asked(request, solver, steps)), solver, steps)
             for solver in solvers
             for steps in steps_of(solver, [count])
         ]
@@ -159,13 +158,10 @@ def best_solvers(
     return chosen
 
 
-def error_of(
-    model: Sampleable, fine: np.ndarray, solver: str, steps: int, request: Mapping[str, Any]
-) -> float:
-    """How far the samples of one run end from the fine ones of the same seeds."""
-    x = runtimes.sample(model, len(fine), **{**request, "solver": solver, "steps": steps})
-    apart = (x - fine).reshape(len(fine), -1).astype(np.float64)
-    return float(np.median(np.sqrt((apart**2).mean(1))))
+def error_of(model: Sampleable, fine: np.ndarray, asked: Mapping[str, Any]) -> float:
+    """How far the samples of one request end from the fine ones of the same seeds."""
+    apart = (runtimes.sample(model, len(fine), **asked) - fine).reshape(len(fine), -1)
+    return float(np.median(np.sqrt((apart.astype(np.float64) ** 2).mean(1))))
 
 
 def cold_start(path: str | Path, provider: str, request: Mapping[str, Any]) -> Start:
@@ -185,12 +181,14 @@ def cold_start(path: str | Path, provider: str, request: Mapping[str, Any]) -> S
 
 @dataclass(frozen=True)
 class Run:
-    """One contender's samples by one solver: `go` draws them, `calls` is what each of them takes."""
+    """One contender's samples by one solver: `go` draws them as `asked`, `calls` is what each takes."""
 
     contender: Contender
+    name: str
     solver: str
     steps: int
     calls: int
+    asked: Mapping[str, Any]
     go: Callable[[], object]
 
 
@@ -200,19 +198,33 @@ def _runs(
     batch: int,
     request: Mapping[str, Any],
 ) -> dict[str, Run]:
+    """Every contender by the chosen solvers, and by the tableaus that were fitted to it."""
     found = {}
-    for contender, (solver, steps) in itertools.product(contenders, chosen.values()):
-        asked = {**request, "solver": solver, "steps": steps}
-        calls = runtimes.plan(contender.model, 1, **_one(asked)).calls
-        go = partial(runtimes.sample, contender.model, batch, batch=batch, **asked)
-        found[f"{contender.name}, {solver} {steps}"] = Run(contender, solver, steps, calls, go)
+    for contender in contenders:
+        model, name = contender.model, contender.name
+        ways = [(name, solver, k, _asked(request, solver, k)) for solver, k in chosen.values()]
+        fits = {one.steps for one in getattr(model, "tableaus", ()) if one.solver == fitted.SOLVER}
+        ways += [
+            (f"{name}, fitted", fitted.SOLVER, count, {**request, "calls": count})
+            for count in sorted(fits & chosen.keys())
+        ]
+        for shown, solver, steps, asked in ways:
+            calls = runtimes.plan(model, 1, **_one(asked)).calls
+            go = partial(runtimes.sample, model, batch, batch=batch, **asked)
+            found[f"{shown}, {solver} {steps}"] = Run(
+                contender, shown, solver, steps, calls, asked, go
+            )
     return found
+
+
+def _asked(request: Mapping[str, Any], solver: str, steps: int) -> dict[str, Any]:
+    return {**request, "solver": solver, "steps": steps}
 
 
 def _row(run: Run, batch: int, took: Sequence[float], error: float) -> Row:
     who = run.contender
     return Row(
-        who.name, who.engine, who.precision, who.provider, batch, who.threads,
+        run.name, who.engine, who.precision, who.provider, batch, who.threads,
         run.solver, run.steps, run.calls, timing.quartiles(took), error,
     )  # fmt: skip
 
@@ -229,7 +241,7 @@ def _threads(
     if threads:
         return threads, None
     solver, steps = next(iter(chosen.values()))
-    told = {**request, "solver": solver, "steps": steps}
+    told = _asked(request, solver, steps)
 
     def opened(count: int) -> Callable[[], object]:
         model = runtimes.load(path, provider=provider, threads=count)
