@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.timing import interleaved, peak_of, quartiles, ratios, warmed
+
 STEPS = 50  # of every network but dit-s, whose calls take a second: it takes 8
 
 
@@ -175,7 +177,7 @@ def loop_table(contest: Contest, batch: int, rounds: int, compiled: bool) -> dic
         "unit": "ms",
         "base": "onnxruntime, bare calls",
         "steps": steps,
-        "rows": interleave(contenders, rounds, 1e3, steps),
+        "rows": timed(contenders, rounds, 1e3, steps),
     }
 
 
@@ -246,31 +248,23 @@ def diffusers_loop(call: Callable[[Any, float], Any], x: Any, steps: int) -> Cal
     return run
 
 
-def interleave(
+def timed(
     contenders: dict[str, Callable[[], None]], rounds: int, scale: float, steps: int = 1
 ) -> list[dict[str, Any]]:
-    """Time every contender once a round, in random order, after one round to warm up."""
-    from toolkit.timing import interleaved
-
-    for run in contenders.values():
-        run()
-    seconds = interleaved(contenders, rounds)
+    """Median and quartiles of every contender, and of its ratio to the first within rounds."""
+    seconds = interleaved(warmed(contenders), rounds)
     base = next(iter(seconds.values()))
-    return [row(name, seconds[name], base, scale, steps) for name in contenders]
-
-
-def row(
-    name: str, seconds: list[float], base: list[float], scale: float, steps: int
-) -> dict[str, Any]:
-    """Median and quartiles of one contender, and of its ratio to the base within rounds."""
-    ratios = [mine / theirs for mine, theirs in zip(seconds, base, strict=True)]
-    extra = [(mine - theirs) / steps * 1e6 for mine, theirs in zip(seconds, base, strict=True)]
-    return {
-        "name": name,
-        "value": [scale * q for q in statistics.quantiles(seconds, n=4)],
-        "ratio": statistics.quantiles(ratios, n=4),
-        "us_per_step": statistics.median(extra),
-    }
+    return [
+        {
+            "name": name,
+            "value": [scale * q for q in quartiles(mine)],
+            "ratio": ratios(mine, base),
+            "us_per_step": statistics.median(
+                (a - b) / steps * 1e6 for a, b in zip(mine, base, strict=True)
+            ),
+        }
+        for name, mine in seconds.items()
+    ]
 
 
 COLD_OURS = """
@@ -296,8 +290,6 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     """From process start to the first sample: wall seconds and peak memory, ours against torch."""
     from safetensors.torch import save_file
 
-    from toolkit.timing import peak_of
-
     weights = folder / "weights.safetensors"
     save_file(module.state_dict(), weights)
     sizes = NETWORKS["digits"]()[1]
@@ -310,7 +302,7 @@ def cold_table(folder: Path, module: Any, path: Path, rounds: int) -> dict[str, 
     def start(name: str) -> None:
         memory[name] = max(memory.get(name, 0.0), peak_of(programs[name]))
 
-    rows = interleave({name: lambda name=name: start(name) for name in programs}, rounds, 1.0)
+    rows = timed({name: lambda name=name: start(name) for name in programs}, rounds, 1.0)
     for one in rows:
         one["megabytes"] = memory[one["name"]]
     return {
@@ -329,7 +321,7 @@ def check_table(name: str, path: Path, rounds: int) -> dict[str, Any]:
         "read and SHA-256 alone": lambda: hashlib.sha256(path.read_bytes()).digest(),
         "read and checked": lambda: modelfile.read(path),
     }
-    rows = interleave(contenders, rounds, 1e3)
+    rows = timed(contenders, rounds, 1e3)
     return {
         "title": f"{name}, before ONNX Runtime",
         "unit": "ms",

@@ -10,7 +10,7 @@ from runtimes.files import refuse_existing, write_whole
 from runtimes.fitted import SOLVER
 from runtimes.tableaus import Ready
 
-from .forms import _content
+from .forms import sealed
 
 
 def with_fitted(
@@ -35,4 +35,4 @@ def with_fitted(
     proto.ParseFromString(file.content)
     notes = {key: text for key, text in file.metadata.items() if key != modelfile.SEAL_KEY}
     notes[modelfile.TABLEAUS_KEY] = tableaus.to_json((*kept, *fitted))
-    return write_whole(path, _content(proto, notes), overwrite=overwrite)
+    return write_whole(path, sealed(proto, notes), overwrite=overwrite)

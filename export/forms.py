@@ -7,6 +7,7 @@ seeded       the same from a seed alone, noise inside: seed -> sample, image
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from runtimes.likelihood import Differentiable
 from runtimes.spec import Spec, to_json
 
 from .derivatives import with_product
+from .fidelity import judge
+from .precision import rewritten
 from .sampler import sampler, seeded
 from .unrolled import unrolled
-from .verify import Report, compare
+from .verify import ParityError, Report, compare
 
 OPSET = 20  # the newest that DirectML runs; torch's own default
 Grow = Callable[
@@ -42,27 +45,58 @@ def write(
     overwrite: bool,
     tolerance: float,
     batch: int = 1,
+    precision: str = "fp32",
+    accept: bool = False,
 ) -> Report:
     """Write a network's graph as one model file of that form, and return its parity report.
 
     network: x float32 (B, *shape), time float32 (B,) and label int64 (B,) or context float32 (B, *context)
     as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
-    from, named by `framework`. batch: of the form unrolled.
-    Raises FileExistsError, ParityError beyond `tolerance` (relative), and what growing the form raises;
-    then nothing is written.
+    from, named by `framework`. batch: of the form unrolled. precision: one of `PRECISIONS`; the graph in
+    float32 is compared with the reference first, then the smaller one with it by `fidelity`. accept: write
+    that one whatever it says.
+    Raises FileExistsError, ParityError beyond `tolerance` (relative) or that of the precision, and
+    what growing the form raises; then nothing is written.
     """
-    proto = GROW[choose("form", form, GROW)](network, spec, batch)
+    grow = GROW[choose("form", form, GROW)]
+    small = None if precision == "fp32" else _smaller(network, form, precision)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
-    unproven = modelfile.check(path, _content(proto, notes))
-    model = session.open_file(unproven, provider="cpu")
+    proto = grow(network, spec, batch)
+    model = _opened(path, proto, notes)
     report = compare(reference, model, framework=framework, tolerance=tolerance)
+    if small is not None:
+        proto = grow(small, spec, batch)
+        found = judge(model, _opened(path, proto, notes), precision)
+        report = replace(report, fidelity=found)
+        if not (found.passes or accept):
+            raise ParityError(
+                f"{precision}: expected an end error of at most {found.tolerance:.0e} and a sliced "
+                f"Wasserstein distance of at most {found.other_seeds:.1e}, got {found.end_error:.1e} and "
+                f"{found.sliced:.1e}; nothing was written: take another precision, or --accept it",
+                report,
+            )
+        notes[modelfile.PRECISION_KEY] = found.to_json()
     notes[modelfile.REPORT_KEY] = report.to_json()
-    write_whole(path, _content(proto, notes), overwrite=overwrite)
+    write_whole(path, sealed(proto, notes), overwrite=overwrite)
     return report
+
+
+def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelProto:
+    if form == "unrolled":  # its constants are worked out, so no Cast would be left
+        raise ValueError(
+            f"precision: expected fp32 for the form unrolled, got {precision!r}; leave it out: phones and "
+            "NPUs choose their own"
+        )
+    return rewritten(network, precision)
+
+
+def _opened(path: Path, proto: onnx.ModelProto, notes: dict[str, str]) -> session.Model:
+    """The model as it would be written, on the CPU."""
+    return session.open_file(modelfile.check(path, sealed(proto, notes)), provider="cpu")
 
 
 def example(spec: Spec, batch: int) -> tuple[NDArray[Any], ...]:
@@ -93,7 +127,7 @@ def tried(call: Callable[..., NDArray[Any]], arguments: tuple[NDArray[Any], ...]
         )
 
 
-def _content(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
+def sealed(proto: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     """The sealed bytes: the graph without the exporter's notes, then ours (spec, report) and the seal."""
     clean = onnx.ModelProto()
     clean.CopyFrom(proto)

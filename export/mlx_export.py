@@ -33,6 +33,8 @@ def export_mlx(
     *,
     form: str = "network",
     batch: int = 1,
+    precision: str = "fp32",
+    accept: bool = False,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -40,7 +42,7 @@ def export_mlx(
 
     module: an mlx.nn.Module or any function of MLX arrays, called as module(x, time) or, when
     spec.condition is not none, module(x, time, condition). form: one of `forms.GROW`; batch: of the
-    form unrolled.
+    form unrolled; precision, accept: see `export_torch`.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, a
     primitive without a function, an operator that the form cannot have) and ParityError (beyond
     `tolerance`, relative); then nothing is written.
@@ -65,6 +67,8 @@ def export_mlx(
             overwrite=overwrite,
             tolerance=tolerance,
             batch=batch,
+            precision=precision,
+            accept=accept,
         )
 
 

@@ -55,6 +55,8 @@ def export_onnx(
     names: Names | None = None,
     form: str = "network",
     batch: int = 1,
+    precision: str = "fp32",
+    accept: bool = False,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -79,6 +81,8 @@ def export_onnx(
         overwrite=overwrite,
         tolerance=tolerance,
         batch=batch,
+        precision=precision,
+        accept=accept,
     )
 
 

@@ -32,6 +32,8 @@ def export_torch(
     *,
     form: str = "network",
     batch: int = 1,
+    precision: str = "fp32",
+    accept: bool = False,
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -39,7 +41,8 @@ def export_torch(
 
     module: called as module(x, time) or, when spec.condition is not none, module(x, time, condition).
     form: one of `forms.GROW`; likelihood compares the products with torch's own too. batch: of the form
-    unrolled.
+    unrolled. precision: one of `precision.PRECISIONS`, which has a gate of its own (`fidelity`) unless you
+    accept what it says.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, an
     operator that the form cannot have) and ParityError (beyond `tolerance`, relative); then nothing
     is written.
@@ -60,6 +63,8 @@ def export_torch(
         overwrite=overwrite,
         tolerance=tolerance,
         batch=batch,
+        precision=precision,
+        accept=accept,
     )
 
 

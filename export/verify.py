@@ -23,6 +23,8 @@ from runtimes.sample import Sampleable, plan
 from runtimes.session import Floats, Model
 from runtimes.spec import Spec
 
+from .fidelity import Fidelity
+
 BATCHES = (1, 7)
 STEPS = 20
 GUIDED = 2.0  # the weight at which guidance inside a graph is compared
@@ -50,12 +52,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Every comparison of one export and the tolerance that held (relative)."""
+    """Every comparison of one export and the tolerance that held (relative).
+
+    fidelity: of a smaller precision than that in which the comparisons were made; kept beside the report.
+    """
 
     framework: str
     runtime: str
     tolerance: float
     rows: tuple[Row, ...]
+    fidelity: Fidelity | None = None
 
     @property
     def worst(self) -> Row:
@@ -66,7 +72,9 @@ class Report:
 
     def to_json(self) -> str:
         """The report as the model file carries it."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        kept = asdict(replace(self, fidelity=None))
+        del kept["fidelity"]
+        return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
     def table(self) -> str:
         """The report for people: the network, then every few steps of the trajectory."""
@@ -82,11 +90,13 @@ class Report:
             for row in shown
         ]
         verdict = "within" if self.worst.relative <= self.tolerance else "BEYOND"
+        smaller = [] if self.fidelity is None else [self.fidelity.table()]
         return "\n".join(
             [
                 f"{self.framework} against {self.runtime}, same noise, {self.rows[-1].step} steps:",
                 *lines,
                 f"  worst {self.worst.relative:.2e}, {verdict} the tolerance of {self.tolerance:.0e}",
+                *smaller,
             ]
         )
 

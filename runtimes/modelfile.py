@@ -22,6 +22,7 @@ __all__ = ["ModelError", "ModelFile", "check", "read", "seal"]
 SPEC_KEY, REPORT_KEY, SEAL_KEY = "toolkit.spec", "toolkit.parity", "toolkit.sha256"
 FORM_KEY = "toolkit.form"  # absent: the network alone
 TABLEAUS_KEY = "toolkit.tableaus"
+PRECISION_KEY = "toolkit.precision"  # absent: float32
 FORMS = ("network", "likelihood", "sampler", "seeded", "unrolled")
 SAMPLERS = ("sampler", "seeded")  # those with a loop inside
 LARGEST_FILE = 2**31 - 1  # protobuf's own limit

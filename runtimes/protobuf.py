@@ -39,7 +39,7 @@ def read(message: Bytes, expected: dict[int, str], budget: Budget) -> dict[str, 
     while at < end:
         tag, at = message[at], at + 1
         if tag > 127:
-            tag, at = _number(message, at - 1)
+            tag, at = varint(message, at - 1)
         name = expected.get(tag)
         left -= 1
         if name is None or left < 0:
@@ -49,7 +49,7 @@ def read(message: Bytes, expected: dict[int, str], budget: Budget) -> dict[str, 
         if kind in (0, 2):
             size, at = message[at], at + 1
             if size > 127:
-                size, at = _number(message, at - 1)
+                size, at = varint(message, at - 1)
         value: Value = size
         if kind:
             value, at = message[at : at + size], at + size
@@ -76,7 +76,7 @@ def numbers(values: list[Value], most: int) -> list[int]:
     for value in values:
         at = 0
         while not isinstance(value, int) and at < len(value) and len(found) <= most:
-            number, at = _number(value, at)
+            number, at = varint(value, at)
             found.append(number)
         if isinstance(value, int):
             found.append(value)
@@ -102,7 +102,7 @@ def messages(found: dict[str, list[Value]], name: str) -> list[Bytes]:
     return [value for value in found.get(name, ()) if not isinstance(value, int)]
 
 
-def _number(message: Bytes, at: int) -> tuple[int, int]:
+def varint(message: Bytes, at: int) -> tuple[int, int]:
     """The number at `at`, seven bits a byte, low ones first, and where the next field starts."""
     value = 0
     for shift in range(0, 70, 7):

@@ -17,6 +17,7 @@ from .limits import WATCHDOG, Limits, cancelled_after, default_limits
 from .modelfile import ModelError, ModelFile
 from .spec import Spec, from_json
 from .tableaus import Ready
+from .widen import widened
 
 # A person's word -> ONNX Runtime's provider and its options.
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -245,11 +246,12 @@ def _open(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.use_env_allocators", "1")
     wanted = PROVIDERS[provider]
+    content = widened(file.content) if modelfile.PRECISION_KEY in file.metadata else file.content
     try:
         with _ARENA, cancelled_after(options, limits.load):
             _cap_memory(ort, limits.memory)
             session = ort.InferenceSession(
-                file.content,
+                content,
                 options,
                 providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
                 enable_fallback=0,

@@ -23,13 +23,13 @@ from export.onnx_export import export_onnx
 from runtimes import modelfile
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Condition, Sampler, Spec
+from runtimes.timing import interleaved, peak_of, quartiles
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
 from toolkit.cli import main
 from toolkit.compare import TOLERANCE, compare, timed
 from toolkit.node import find_node
 from toolkit.run_torch import load
-from toolkit.timing import interleaved, peak_of, quartiles
 
 from .conftest import faces_bytes
 from .test_train_torch import IMAGES, TINY, last
@@ -376,7 +376,7 @@ def test_a_rate_is_samples_and_a_start_seconds(faces, monkeypatch):
     ticks = itertools.count(0.0, 0.5)
     result = compare(twins(faces, 0.0), 6, request={"steps": 2})
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.timing.time.perf_counter", lambda: next(ticks))
+        patch.setattr("runtimes.timing.time.perf_counter", lambda: next(ticks))
         told = []
         result = timed(result, rounds=2, progress=lambda *words: told.append(words))
     assert [(row.rate, row.cold) for row in result.rows] == [((12.0, 12.0, 12.0), 0.5)] * 2

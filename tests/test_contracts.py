@@ -35,7 +35,7 @@ def save(path, model, form="sampler", labelled=True, **notes):
         modelfile.TABLEAUS_KEY: tableaus.to_json(tableaus.kept(mixture_spec(labelled))),
         **notes,
     }
-    path.write_bytes(forms._content(model, kept))
+    path.write_bytes(forms.sealed(model, kept))
     return path
 
 

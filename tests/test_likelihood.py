@@ -399,7 +399,9 @@ def test_likelihood_file_samples_too(tmp_path, mixture):
 def test_form_and_graph_have_to_fit(tmp_path):
     with pytest.raises(ModelError, match=r"expected inputs x.*got .*probe"):
         runtimes.load(write_likelihood(tmp_path / "a.onnx", form=None))
-    with pytest.raises(ModelError, match="expected the form network, likelihood, .*, got 'other'"):
+    with pytest.raises(
+        ModelError, match=r"expected the form network, likelihood, .*, got 'other'"
+    ):
         runtimes.load(write_likelihood(tmp_path / "b.onnx", form="other"))
     model = proto(mixture_graph(), mixture_spec())
     model.metadata_props.add(key=FORM_KEY, value="likelihood")

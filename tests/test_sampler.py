@@ -33,7 +33,7 @@ def write(path, form, graph, spec, batch=3):
     notes = {modelfile.SPEC_KEY: to_json(spec), modelfile.FORM_KEY: form}
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
-    path.write_bytes(forms._content(grown, notes))
+    path.write_bytes(forms.sealed(grown, notes))
     return runtimes.load(path, threads=1)
 
 

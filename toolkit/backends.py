@@ -16,8 +16,7 @@ from runtimes.modelfile import ModelError
 from runtimes.sample import Plan, Sampleable, State
 from runtimes.session import PROVIDERS, onnxruntime
 from runtimes.spec import Spec
-
-from .timing import peak_of
+from runtimes.timing import peak_of
 
 
 @dataclass(frozen=True)

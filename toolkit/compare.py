@@ -25,9 +25,9 @@ from runtimes.noise import noise, seed_rows
 from runtimes.sample import Plan, plan
 from runtimes.session import Floats
 from runtimes.spec import Spec
+from runtimes.timing import interleaved, quartiles
 
 from .backends import Backend, same
-from .timing import interleaved, quartiles
 
 TOLERANCE = 1e-4  # relative, float32: that of the gate every export passes
 MOST = 100_000  # samples: every state of two backends is held

@@ -27,6 +27,7 @@ VERBS = {
     "check": "Say which execution providers would take how much of an .onnx.",
     "conformance": "Hold this machine's ONNX Runtime against exact answers: orders and errors.",
     "web": "Write a page that samples an .onnx in the browser, as a folder or one file.",
+    "benchmark": "Time the files of a network side by side: error against milliseconds.",
     "plot": "Draw what solvers cost on an .onnx, or its flow in the plane.",
     "likelihood": "Say how likely data is under an .onnx of the likelihood form.",
     "evaluate": "Judge an .onnx against held-out data, beside a floor and a baseline.",

@@ -59,6 +59,7 @@ def _report(model: Any) -> dict[str, Any]:
 
 def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]:
     """(word, text) lines about an open model; report: its parity report, if it carries one."""
+    from runtimes.modelfile import PRECISION_KEY
     from toolkit import show
 
     spec, file = model.spec, model.file
@@ -90,11 +91,29 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
     if model.tableaus:
         ready = ", ".join(f"{one.solver} {one.steps}" for one in model.tableaus)
         lines.insert(-1, ("tableaus", f"{ready} steps"))
+    if PRECISION_KEY in file.metadata:
+        lines.insert(-1, ("precision", _precision(file)))
     if report is not None:
         worst = max(float(row["relative"]) for row in report["rows"])
         text = f"{worst:.1e} at most, {report['framework']} against {report['runtime']}"
         lines.insert(-1, ("parity", text))
     return [(word, text) for word, text in lines if text]
+
+
+def _precision(file: Any) -> str:
+    """What the weights are kept in, and what that cost: a stranger's words, so ModelError if they are not."""
+    from export.fidelity import from_json
+    from runtimes import ModelError
+    from runtimes.modelfile import PRECISION_KEY
+
+    try:
+        found = from_json(file.metadata[PRECISION_KEY])
+    except ValueError as error:
+        raise ModelError(f"{file.path}: {error}") from None
+    return (
+        f"{found.precision}: end error {found.end_error:.1e} of {found.tolerance:.0e} against fp32, "
+        f"sliced Wasserstein {found.sliced:.1e} (other seeds {found.other_seeds:.1e})"
+    )
 
 
 def _condition(condition: Any) -> str:

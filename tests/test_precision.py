@@ -1,0 +1,423 @@
+"""Fewer bits: exact where the numbers allow it, near where they do not, refused where they are not near."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import runtimes
+from export import ParityError, TorchModel, fidelity, forms, precision
+from export.torch_export import _trace
+from runtimes import modelfile
+from runtimes.spec import Condition, Sampler, Spec
+from runtimes.widen import widened
+from toolkit import metrics
+from toolkit.cli import main
+
+from .problems import MIXTURE, graph, mixture_graph, mixture_spec, proto
+
+SMALLER = [name for name in precision.PRECISIONS if name != "fp32"]
+WIDTH = 128
+# of the file in float32, weights being nearly all of it
+SIZES = {"fp16": 0.55, "bf16": 0.55, "int8": 0.32, "uint8": 0.32}
+
+
+class Net(torch.nn.Module):
+    """A velocity of the eight labelled modes, by a table and three layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(9, WIDTH)
+        self.first = torch.nn.Linear(3, WIDTH)
+        self.hidden = torch.nn.ModuleList(torch.nn.Linear(WIDTH, WIDTH) for _ in range(2))
+        self.last = torch.nn.Linear(WIDTH, 2)
+
+    def forward(self, x, time, label):
+        h = self.first(torch.cat([x, time[:, None]], 1)) + self.table(label)
+        for layer in self.hidden:
+            h = layer(torch.nn.functional.silu(h))
+        return self.last(torch.nn.functional.silu(h))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """(reference, graph): flow matching on the mixture, a label left out now and then."""
+    torch.manual_seed(0)
+    net, rng = Net(), np.random.default_rng(0)
+    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(250):
+        label = rng.integers(0, 8, 256)
+        data = MIXTURE.means[label] + np.sqrt(MIXTURE.variance) * rng.standard_normal((256, 2))
+        noise, t = rng.standard_normal((256, 2)), rng.uniform(size=(256, 1))
+        x, target = t * data + (1 - t) * noise, data - noise
+        label[rng.uniform(size=256) < 0.1] = 8
+        x, target, time = (torch.from_numpy(np.float32(a)) for a in (x, target, t[:, 0]))
+        loss = ((net(x, time, torch.from_numpy(label)) - target) ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    spec = mixture_spec(labelled=True, sampler=Sampler("heun", 6, guidance=2.0))
+    net = net.requires_grad_(False).eval()
+    return TorchModel(spec, net), _trace(net, spec, forms.example(spec, 3))
+
+
+def write(trained, path, form="network", **changes):
+    reference, network = trained
+    words = {"framework": "torch", "overwrite": False, "tolerance": 1e-4, **changes}
+    return forms.write(network, reference.spec, path, form=form, reference=reference, **words)
+
+
+@pytest.fixture(scope="module")
+def exact(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exact") / "fp32.onnx"
+    assert write(trained, path).fidelity is None
+    return runtimes.load(path, threads=1)
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_samples_end_near_those_of_float32_and_the_file_is_smaller(name, trained, exact, tmp_path):
+    report = write(trained, tmp_path / "a.onnx", precision=name)
+    small = runtimes.load(tmp_path / "a.onnx", threads=1)
+    request = {"label": list(range(8)), "seed": 77}
+    x, x32 = (runtimes.sample(model, 96, **request) for model in (small, exact))
+    apart = np.median(np.linalg.norm(x - x32, axis=1)) / np.median(np.linalg.norm(x32, axis=1))
+    assert 0.0 < apart < fidelity.TOLERANCES[name]
+    assert report.fidelity.passes
+    assert apart / 3 < report.fidelity.end_error < apart * 3  # the same thing on other seeds
+    assert len(small.file.content) < SIZES[name] * len(exact.file.content)
+    kept = fidelity.from_json(small.file.metadata[modelfile.PRECISION_KEY])
+    assert kept == replace(report.fidelity, time=None)
+    assert f"{name} against fp32" in report.table()
+    assert modelfile.PRECISION_KEY not in exact.file.metadata
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("form", ["sampler", "seeded", "likelihood"])
+def test_every_form_has_the_same_network_inside(name, form, trained, exact, tmp_path):
+    if (form, name) == ("likelihood", "int8"):  # steps have no derivative
+        with pytest.raises(ValueError, match="derivative rule, got DynamicQuantizeLinear"):
+            write(trained, tmp_path / "a.onnx", form, precision=name)
+        return
+    write(trained, tmp_path / "a.onnx", form, precision=name)
+    small = runtimes.load(tmp_path / "a.onnx", threads=1)
+    assert small.form == form
+    x, x32 = (runtimes.sample(m, 8, label=list(range(8)), seed=3) for m in (small, exact))
+    limit = fidelity.TOLERANCES[name] * np.abs(x32).max()
+    assert 0.0 < np.median(np.abs(x - x32)) < limit
+
+
+def single(weight, kind="MatMul", **attributes):
+    """prediction = x W (+ b), with no more around it."""
+    inputs, outputs = weight.shape[::-1] if attributes.get("transB") else weight.shape
+    tensors = [numpy_helper.from_array(weight.astype(np.float32), "w")]
+    names = ["x", "w"]
+    if kind == "Gemm":
+        tensors.append(numpy_helper.from_array(np.arange(outputs, dtype=np.float32), "b"))
+        names.append("b")
+    node = helper.make_node(kind, names, ["prediction"], **attributes)
+    value = [("x", TensorProto.FLOAT, ["B", inputs]), ("time", TensorProto.FLOAT, ["B"])]
+    return proto(graph([node], value, ["B", outputs], tensors), Spec("line", (inputs,)))
+
+
+def run(model, x):
+    import onnxruntime
+
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (out,) = session.run(None, {"x": x, "time": np.zeros(len(x), np.float32)})
+    return out
+
+
+RNG = np.random.default_rng(1)
+
+
+def whole_weight(low, high):
+    """(16, 24) whole numbers, both ends in every column."""
+    weight = RNG.integers(low, high + 1, (16, 24))
+    weight[0], weight[1] = low, high
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("fp16", RNG.integers(-2048, 2049, (16, 24)) / 1024),
+        ("bf16", RNG.integers(-256, 257, (16, 24)) * 2.0**40),
+        ("int8", whole_weight(-63, 63)),
+        ("uint8", whole_weight(0, 255)),
+        ("uint8", whole_weight(-100, 155)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm", "Gemm transposed"])
+def test_numbers_that_fit_are_exact(name, weight, kind):
+    """Whole x over all of 0..255 too, so that its scale is 1."""
+    x = np.float32(RNG.integers(0, 256, (5, 16)))
+    x[0, 0], x[0, 1] = 0, 255
+    kind, *turned = kind.split()
+    network = single(weight.T if turned else weight, kind, **({"transB": 1} if turned else {}))
+    exact = x.astype(np.float64) @ weight + (np.arange(24) if kind == "Gemm" else 0)
+    np.testing.assert_array_equal(run(precision.rewritten(network, name), x), np.float32(exact))
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_a_product_errs_by_half_a_step_of_each_number_at_most(name):
+    weight, x = RNG.standard_normal((64, 32)), np.float32(RNG.standard_normal((9, 64)))
+    got = run(precision.rewritten(single(weight), name), x)
+    step_x = (max(x.max(), 0) - min(x.min(), 0)) / 255
+    step_w = np.abs(weight).max(0) / 63 if name == "int8" else np.ptp(weight, axis=0) / 255
+    far = np.abs(x).sum(1)[:, None] * step_w / 2 + step_x / 2 * np.abs(weight).sum(0)
+    far = far + 64 * step_x * step_w / 4 + 64 * step_x * step_w  # their product, and the zeros'
+    assert (np.abs(got - x @ weight) <= far).all()
+
+
+def test_bfloat16_is_torchs_on_ties_too():
+    bits = np.random.default_rng(0).integers(0, 2**32, 20_000, dtype=np.uint32)
+    bits[:5000] = bits[:5000] & 0xFFFF0000 | 0x8000  # just between two neighbours
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < 3e38)].reshape(-1, 1)
+    stored = numpy_helper.to_array(precision._bfloat16(values, "a")).astype(np.float32)
+    np.testing.assert_array_equal(
+        stored, torch.from_numpy(values.copy()).to(torch.bfloat16).float().numpy()
+    )
+
+
+def test_two_products_never_overflow_16_bits(trained):
+    """What AVX2 adds up in 16 bits: u8 x s8 + u8 x s8."""
+    made = precision.rewritten(trained[1], "int8")
+    found = [numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == 3]
+    matrices = [array.astype(int) for array in found if array.ndim == 2]
+    assert len(matrices) == 3  # the first layer is narrow
+    for matrix in matrices:
+        pairs = np.abs(matrix[0::2]) + np.abs(matrix[1::2])
+        assert 255 * pairs.max() < 2**15
+        assert (np.abs(matrix).max(0) == 63).all()  # and no bit is wasted
+
+
+def test_unsigned_is_unsigned_and_signed_of_8_bits_is_refused(trained):
+    made = precision.rewritten(trained[1], "uint8")
+    assert TensorProto.INT8 not in {tensor.data_type for tensor in made.graph.initializer}
+    with pytest.raises(ValueError, match=r"expected one of fp32, .*, got 'qint8'; signed weights"):
+        precision.rewritten(trained[1], "qint8")
+
+
+def test_what_is_small_or_no_weight_stays_as_it_is(trained):
+    before = {t.name: t for t in trained[1].graph.initializer}
+    for name in SMALLER:
+        made = {t.name: t for t in precision.rewritten(trained[1], name).graph.initializer}
+        for key, tensor in before.items():
+            if len(tensor.dims) < 2 or np.prod(tensor.dims) < precision.SMALL:
+                assert made[key] == tensor
+        table = [t for t in made.values() if list(t.dims) == [9, WIDTH]]
+        assert [t.data_type for t in table] == [
+            TensorProto.BFLOAT16 if name == "bf16" else TensorProto.FLOAT16
+        ]
+    assert {t.name: t for t in trained[1].graph.initializer} == before  # a copy was changed
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_weight_read_in_two_ways_is_kept_in_both(name, monkeypatch):
+    """The mixture's means: factors in one place, a matrix in another."""
+    spec = mixture_spec()
+    with pytest.raises(ValueError, match=r"got none to keep in .*; leave it at fp32"):
+        precision.rewritten(proto(mixture_graph(), spec), name)
+    monkeypatch.setattr(precision, "SMALL", 16)
+    made = precision.rewritten(proto(mixture_graph(), spec), name)
+    x, times = np.float32(np.random.default_rng(0).normal(size=(64, 2))), np.full(64, 0.6, "f4")
+    import onnxruntime
+
+    (out,) = onnxruntime.InferenceSession(made.SerializeToString()).run(
+        None, {"x": x, "time": times}
+    )
+    exact = MIXTURE.velocity(x, runtimes.schedules.named("linear")(0.6))
+    apart = np.abs(out - exact).max() / np.abs(exact).max()
+    assert 0.0 < apart < fidelity.TOLERANCES[name]
+    half = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    assert len([t for t in made.graph.initializer if t.data_type in half]) == 1
+
+
+def test_what_no_half_can_hold_is_refused():
+    network = single(np.full((16, 24), 1e5))
+    with pytest.raises(
+        ValueError, match=r"up to 65504 for fp16, got 1e\+05 in 'w.half'; use bf16"
+    ):
+        precision.rewritten(network, "fp16")
+    assert np.isfinite(run(precision.rewritten(network, "bf16"), np.ones((2, 16), "f4"))).all()
+
+
+def test_constants_in_nodes_are_weights_too():
+    network = single(RNG.integers(-9, 9, (16, 24)))
+    (weight,) = network.graph.initializer
+    node = helper.make_node("Constant", [], ["w"], value=weight)
+    network.graph.node.insert(0, node)
+    del network.graph.initializer[:]
+    x = np.float32(RNG.integers(0, 9, (3, 16)))
+    made = precision.rewritten(network, "fp16")
+    assert [t.data_type for t in made.graph.initializer] == [TensorProto.FLOAT16]
+    np.testing.assert_array_equal(run(made, x), run(network, x))
+
+
+def test_a_precision_that_fails_is_not_written_unless_accepted(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(fidelity.TOLERANCES, "bf16", 1e-9)
+    path = tmp_path / "a.onnx"
+    with pytest.raises(
+        ParityError, match=r"^bf16: expected an end error of at most 1e-09"
+    ) as caught:
+        write(trained, path, precision="bf16")
+    assert "--accept" in str(caught.value)
+    assert "BEYOND the tolerance of bf16" in caught.value.report.table()
+    assert not path.exists()
+    write(trained, path, precision="bf16", accept=True)
+    kept = fidelity.from_json(runtimes.load(path).file.metadata[modelfile.PRECISION_KEY])
+    assert kept.end_error > kept.tolerance == 1e-9
+
+
+def test_accept_does_not_open_the_other_gate(trained, tmp_path):
+    with pytest.raises(ParityError, match="relative error of at most 1e-12"):
+        write(trained, tmp_path / "a.onnx", precision="fp16", accept=True, tolerance=1e-12)
+
+
+GOOD = fidelity.Fidelity("fp16", 64, 1e-3, 1e-4, 0.01, 0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        ({}, True),
+        ({"end_error": 2e-3}, False),
+        ({"end_error": float("nan")}, False),
+        ({"sliced": 0.2}, False),  # the median sample is right, and the law is not
+        ({"sliced": float("nan")}, False),
+    ],
+)
+def test_both_distances_have_to_hold(change, passes):
+    assert replace(GOOD, **change).passes is passes
+
+
+def test_the_sliced_distance_is_that_of_the_metrics():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(50, 1)), rng.gamma(2.0, size=(50, 1))
+    assert fidelity.sliced(a, b) == pytest.approx(
+        metrics.sliced_wasserstein(a, b, rng=rng), rel=1e-12
+    )
+    rows = rng.normal(size=(50, 3))  # moved along each axis: |d . e|^2 of unit d add up to 1
+    moved = [fidelity.sliced(rows, rows + axis) ** 2 for axis in np.eye(3)]
+    assert sum(moved) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_a_strangers_words_are_refused():
+    for text in ("{}", "[]", "fp16", "3", json.dumps({**json.loads(GOOD.to_json()), "size": "a"})):
+        with pytest.raises(ValueError, match=r"^precision: expected what toolkit export writes"):
+            fidelity.from_json(text)
+    assert fidelity.from_json(GOOD.to_json()) == GOOD
+
+
+def casts(model):
+    """The Casts of a weight anywhere in a graph, and the float32 weights."""
+    graphs = [model.graph]
+    for node in model.graph.node:
+        graphs += [a.g for a in node.attribute if a.HasField("g")]
+    kinds = {t.name: t.data_type for g in graphs for t in g.initializer}
+    return [n for g in graphs for n in g.node if n.op_type == "Cast" and n.input[0] in kinds], {
+        t.name: numpy_helper.to_array(t)
+        for g in graphs
+        for t in g.initializer
+        if t.data_type == TensorProto.FLOAT
+    }
+
+
+@pytest.mark.parametrize("form", ["network", "sampler"])
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_casts_of_weights_are_done_once_before_a_session(name, form, trained):
+    grown = forms.GROW[form](precision.rewritten(trained[1], name), trained[0].spec, 1)
+    wide = onnx.ModelProto.FromString(widened(grown.SerializeToString()))
+    onnx.checker.check_model(wide, full_check=True)
+    before, after = casts(grown), casts(wide)
+    assert len(before[0]) == 4  # the layers; of the table rows are cast
+    assert after[0] == []
+    halves = {
+        t.name: numpy_helper.to_array(t)
+        for t in precision.rewritten(trained[1], name).graph.initializer
+    }
+    for node in before[0]:
+        stem = node.input[0].removeprefix("network.")
+        np.testing.assert_array_equal(after[1][node.output[0]], halves[stem].astype(np.float32))
+
+
+def test_other_models_are_not_touched(exact):
+    assert widened(exact.file.content) == exact.file.content
+
+
+def test_one_weight_does_not_become_many():
+    """A stranger may cast one weight twenty thousand times."""
+    model = precision.rewritten(single(np.ones((64, 64))), "fp16")
+    (cast, product) = model.graph.node
+    for k in range(50):
+        again = helper.make_node("Cast", list(cast.input), [f"more{k}"], to=TensorProto.FLOAT)
+        model.graph.node.insert(0, again)
+    size = len(model.SerializeToString())
+    assert len(widened(model.SerializeToString())) < size + 4 * 64 * 64 + 100
+    del product, cast
+
+
+def test_a_cast_that_is_none_of_ours_is_left_alone():
+    model = precision.rewritten(single(np.ones((64, 64))), "fp16")
+    for change in ({"to": TensorProto.DOUBLE}, {}):
+        model.graph.node[0].CopyFrom(helper.make_node("Cast", ["w.half"], ["w"], **change))
+        assert widened(model.SerializeToString()) == model.SerializeToString()
+
+
+def test_unrolled_has_no_precision_of_its_own(trained, tmp_path):
+    with pytest.raises(ValueError, match="expected fp32 for the form unrolled, got 'fp16'"):
+        write(trained, tmp_path / "a.onnx", "unrolled", precision="fp16")
+
+
+def test_images_with_convolutions_in_half():
+    """Kernels are weights of four axes, and are cast like any other."""
+    kernel = RNG.integers(-8, 8, (8, 8, 3, 3)) / 8
+    node = helper.make_node("Conv", ["x", "k"], ["prediction"], pads=[1, 1, 1, 1])
+    values = [("x", TensorProto.FLOAT, ["B", 8, 4, 4]), ("time", TensorProto.FLOAT, ["B"])]
+    tensors = [numpy_helper.from_array(np.float32(kernel), "k")]
+    network = proto(graph([node], values, ["B", 8, 4, 4], tensors), Spec("c", (8, 4, 4)))
+    x = np.float32(RNG.normal(size=(2, 8, 4, 4)))
+    np.testing.assert_array_equal(run(precision.rewritten(network, "fp16"), x), run(network, x))
+    with pytest.raises(ValueError, match="a matrix of 256 weights or more, got none"):
+        precision.rewritten(network, "int8")
+
+
+def test_inspect_says_the_precision_and_export_knows_its_names(trained, tmp_path, capfd):
+    write(trained, tmp_path / "a.onnx", "sampler", precision="int8")
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", str(tmp_path / "a.onnx")])
+    out = capfd.readouterr().out
+    assert not stop.value.code
+    assert "\nprecision      int8: end error " in out
+    for word, says in (("fp61", "did you mean 'fp16'"), ("qint8", "AVX2 alone; int8 has 7")):
+        with pytest.raises(SystemExit) as stop:
+            main(["export", "absent", "-o", str(tmp_path / "b.onnx"), "--precision", word])
+        err = capfd.readouterr().err
+        assert (stop.value.code, err.count("\n")) == (2, 1)
+        assert says in err
+
+
+def test_the_condition_may_be_a_context(tmp_path):
+    torch.manual_seed(0)
+
+    class Told(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(21, 32), torch.nn.Linear(32, 16)
+
+        def forward(self, x, time, context):
+            return self.last(torch.tanh(self.first(torch.cat([x, time[:, None], context], 1))))
+
+    spec = Spec(
+        "told", (16,), condition=Condition("context", shape=(4,)), sampler=Sampler("euler", 3)
+    )
+    net = Told().requires_grad_(False)
+    pair = TorchModel(spec, net), _trace(net, spec, forms.example(spec, 3))
+    assert write(pair, tmp_path / "a.onnx", "seeded", precision="fp16").fidelity.passes

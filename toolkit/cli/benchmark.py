@@ -1,0 +1,134 @@
+"""`toolkit benchmark`: files side by side, by what their samples cost and how far off they are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("models", metavar="MODEL.onnx...", nargs=-1, required=True)
+@click.option("--calls", default="4,8,16,32", show_default=True, help="Network calls per sample.")
+@click.option("-s", "--solver", help="Solvers to choose from.  [euler, heun, ab2, dpmpp_2m, ...]")
+@click.option("--batch", default="1,16", show_default=True, help="Samples per call.")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, coreml, directml.")
+@click.option("--threads", default=0, show_default=True, help="0 measures one against all cores.")
+@click.option("--run", help="The run folder the files come from, to time torch too.")
+@click.option("-n", "--count", default=64, show_default=True, help="Samples for the error.")
+@click.option("-l", "--label", help="A label, or several to cycle through.  [all]")
+@click.option("-g", "--guidance", type=float, help="[the model's own]")
+@click.option("--seed", default=0, show_default=True, help="Of the samples.")
+@click.option("--rounds", default=9, show_default=True, help="Of timing, 2 or more.")
+@click.option("--clock", default="wall", show_default=True, help="wall, or cpu on a busy machine.")
+@click.option("-o", "--out", help="A picture, .png: error against milliseconds.")
+@click.option("--json", "as_json", metavar="FILE", help="Everything measured, as JSON.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite --out and --json.")
+def benchmark(
+    models: tuple[str, ...],
+    calls: str,
+    solver: str | None,
+    batch: str,
+    provider: str,
+    threads: int,
+    run: str | None,
+    count: int,
+    label: str | None,
+    guidance: float | None,
+    seed: int,
+    rounds: int,
+    clock: str,
+    out: str | None,
+    as_json: str | None,
+    force: bool,
+) -> None:
+    """Time the samples of one network's files side by side, and measure how far off they end.
+
+    One file for each precision or form. For every number of calls the solver that errs least in the
+    first file is taken. Milliseconds are per sample; the front holds every choice that no other beats in
+    both. torch and OpenVINO take part where they are installed.
+
+    \b
+    toolkit benchmark digits.onnx digits-int8.onnx --run runs/digits --out digits-front.png
+    toolkit benchmark digits.onnx --calls 4,6,8 --batch 1,64 --json digits.json
+    """
+    from runtimes.files import refuse_existing, write_whole
+    from runtimes.limits import stopped_by_signals
+    from toolkit import benchmark as measured
+    from toolkit import pareto, plots
+    from toolkit.pictures import require_ending
+
+    for path in (out, as_json):
+        if path is not None:
+            refuse_existing(path, force)
+    if out is not None:
+        require_ending(out, ".png")
+        plots.figure(1, 1)  # without matplotlib this ends here
+    with stopped_by_signals():
+        result = measured.measure(
+            models,
+            request=_request(models[0], label, guidance, seed),
+            calls=_wholes("calls", calls, 1),
+            solvers=_solvers(solver),
+            batches=_wholes("batch", batch, 1),
+            providers=[word.strip() for word in provider.split(",")],
+            threads=threads,
+            run=None if run is None else Path(run),
+            n=_whole("count", count, 2),
+            rounds=_whole("rounds", rounds, 2),
+            clock=clock,
+            progress=lambda text: click.echo(f"measuring {text}", err=True),
+        )
+    click.echo(pareto.table(result))
+    if as_json is not None:
+        write_whole(as_json, json.dumps(asdict(result), indent=1).encode(), overwrite=force)
+        click.echo(f"{as_json}: {len(result.rows)} rows")
+    if out is not None:
+        plots.save(out, pareto.pareto_figure(result.rows))
+        click.echo(f"{out}: error against milliseconds per sample")
+
+
+def _request(path: str, label: str | None, guidance: float | None, seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    import runtimes
+    from toolkit.cli.sample import labels
+
+    condition = runtimes.load(path, provider="cpu", threads=1).spec.condition
+    request: dict[str, Any] = {"seed": seed}
+    if guidance is not None:
+        request["guidance"] = guidance
+    if label is not None:
+        request["label"] = labels(label)
+    elif condition.kind == "label":
+        request["label"] = list(range(condition.classes))
+    elif condition.kind == "context":
+        request["context"] = np.zeros(condition.shape).tolist()
+    return request
+
+
+def _solvers(text: str | None) -> list[str]:
+    from runtimes.choices import choose
+    from runtimes.solvers import SOLVERS
+    from toolkit.benchmark import SOLVERS as USUAL
+
+    if text is None:
+        return list(USUAL)
+    plain = [name for name, solver in SOLVERS.items() if not solver.noisy]
+    return [choose("solver", word.strip(), plain) for word in text.split(",")]
+
+
+def _wholes(name: str, text: str, least: int) -> list[int]:
+    from toolkit.cli.numbers import WHOLE
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(WHOLE.fullmatch(word) for word in words):
+        raise ValueError(f"{name}: expected whole numbers like 4,8, got {text[:80]!r}; correct it")
+    return [_whole(name, int(word), least) for word in words]
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    from runtimes.conditions import whole
+
+    return whole(name, value, least, 10_000)
