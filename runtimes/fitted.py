@@ -67,8 +67,9 @@ def _warn(fit: Fit, calls: int, weight: float) -> None:
         return
     near = min(fit.off, key=lambda one: abs(one[0] - weight), default=None)
     there = "" if near is None else f"; the error measured at {near[0]:g} is {near[1]:.2g}"
+    good = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     warnings.warn(
-        f"guidance: {calls} calls were fitted for {low:g} to {high:g} (error {fit.error:.2g}), "
+        f"guidance: {calls} calls were fitted for {good} (error {fit.error:.2g}), "
         f"got {weight:g}{there}",
         stacklevel=4,
     )

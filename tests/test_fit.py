@@ -280,6 +280,16 @@ def test_halves_that_buy_nothing_are_switched_off_and_others_stay(labelled):
     assert without_halves(deaf, table, error)[0].evaluations == 3
 
 
+@pytest.mark.parametrize(("guidance", "each"), [((1.0, 1.0), 1), ((1.0, 2.0), 2)])
+def test_a_weight_of_one_costs_no_second_half(guidance, each):
+    rows = []
+    module = _Module(lambda x, t, label: rows.append(len(x)) or x * 0.5)
+    small = pose(TorchModel(mixture_spec(labelled=True), module), guidance=guidance, n=8)
+    rows.clear()
+    small.end(classical(small, 4)[0][2], "fit")
+    assert rows == [8 * each] * 4
+
+
 @pytest.fixture(scope="module")
 def guided_four(labelled):
     table, _ = teach(labelled, np.array([0, 16, 30, 42, 50]))
