@@ -121,6 +121,11 @@ def test_least_squares_alone_need_no_gradient(problem):
     assert problem.table_error(alone.table) == pytest.approx(least, rel=1e-3)
 
 
+def test_the_second_stage_goes_on_from_the_best_of_the_first(problem, four):
+    least = min(error for _, _, _, error in along(problem, 4, 1))
+    assert problem.table_error(four.table) < 0.98 * least
+
+
 def test_times_that_are_moved_are_better_than_those_of_a_warped_grid(problem):
     warped, moved = (
         min(error for _, _, _, error in along(problem, 3, rounds)) for rounds in (0, 3)
