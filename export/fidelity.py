@@ -26,7 +26,8 @@ SAMPLES = (
     256,
 )  # at least and at most; between them, what a network of so many bytes can do in a minute
 WORK = 1 << 28  # bytes of weights times samples
-DIRECTIONS, ROUNDS = 128, 9
+DIRECTIONS = 128
+ROUNDS = (3, 9)  # of timing, at least and at most
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def judge(exact: Model, small: Model, precision: str) -> Fidelity:
         name: lambda model=model: sample(model, 1, **one)
         for name, model in (("exact", exact), ("small", small))
     }
-    seconds = timing.interleaved(timing.warmed(runs), ROUNDS)
+    seconds = timing.interleaved(timing.warmed(runs), int(np.clip(n // 16, *ROUNDS)))
     _, time, _ = timing.ratios(seconds["small"], seconds["exact"])
     return Fidelity(
         precision,

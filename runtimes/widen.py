@@ -1,8 +1,9 @@
 """Cast(weight of 16 bits) -> the weight in float32, in the bytes of a model, before ONNX Runtime sees them.
 
 ONNX Runtime would do it when it folds constants, but that is off here (see `session`), and the casts
-would be paid at every call: up to a third of it for a small network. This does the casts and nothing
-else, so what it makes is twice the bytes that stand in the file.
+would be paid at every call: up to a third of it for a small network. Those of float16 outside a loop it
+does itself, with less memory, so they stay. This does the casts and nothing else, so what it makes is
+twice the bytes that stand in the file.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,33 +16,40 @@ from .protobuf import Budget, Bytes, Value, messages, number, numbers, read, tex
 
 MODEL_GRAPH, GRAPH_NODE, GRAPH_WEIGHT = (field << 3 | 2 for field in (7, 1, 5))
 NODE_ATTRIBUTE, ATTRIBUTE_GRAPH = (field << 3 | 2 for field in (5, 6))
-FLOAT, FIXED = 1, {1: 8, 5: 4}  # an element type; the bytes of a field by its kind
+FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # element types
+FIXED = {1: 8, 5: 4}  # kind of a field -> its bytes
 Floats = NDArray[np.float32]
 Found = dict[str, list[Value]]
+Parts = list[Bytes]  # of a message, put together once: weights are large
 
 
 def widened(content: bytes) -> bytes:
     """The same model without the Casts that widen a weight. content: of a file that has passed `check`."""
-    return _changed(memoryview(content), MODEL_GRAPH, _graph)
+    return b"".join(_changed(memoryview(content), MODEL_GRAPH, _outside))
 
 
-def _graph(message: Bytes) -> bytes:
+def _outside(message: Bytes) -> Parts:
+    return _graph(message, (BFLOAT16,))
+
+
+def _inside(message: Bytes) -> Parts:
+    return _graph(message, (FLOAT16, BFLOAT16))
+
+
+def _graph(message: Bytes, kinds: tuple[int, ...]) -> Parts:
     weights: dict[bytes, Found] = {}
     for tag, _, payload in _fields(message):
         if tag == GRAPH_WEIGHT:
             tensor = read(payload, TENSOR, Budget(MOST_FIELDS))
-            if number(tensor, "data_type") in WIDE and "raw_data" in tensor:
+            if number(tensor, "data_type") in kinds and "raw_data" in tensor:
                 weights[text(tensor, "name").encode()] = tensor
-    parts = []
+    parts: Parts = []
     for tag, whole, payload in _fields(message):
-        if tag == GRAPH_NODE:
-            parts.append(_node(payload, weights) or bytes(whole))
-        else:
-            parts.append(bytes(whole))
-    return b"".join(parts)
+        parts += (_node(payload, weights) if tag == GRAPH_NODE else []) or [whole]
+    return parts
 
 
-def _node(message: Bytes, weights: dict[bytes, Found]) -> bytes:
+def _node(message: Bytes, weights: dict[bytes, Found]) -> Parts:
     """The field of a graph that a node turns into; nothing if it stays as it is."""
     node = read(message, NODE, Budget(MOST_FIELDS))
     operator = text(node, "op_type")
@@ -51,48 +59,46 @@ def _node(message: Bytes, weights: dict[bytes, Found]) -> bytes:
         messages(node, f"{word}*") for word in ("input", "output", "attribute")
     )
     if operator != "Cast" or not len(inputs) == len(outputs) == len(attributes) == 1:
-        return b""
+        return []
     if number(read(attributes[0], ATTRIBUTE, Budget(MOST_FIELDS)), "i") != FLOAT:
-        return b""
+        return []
     weight = weights.pop(
         bytes(inputs[0]), None
     )  # once: many Casts of one weight would be many weights
-    return b"" if weight is None else _field(GRAPH_WEIGHT, _float(weight, outputs[0]))
+    return [] if weight is None else _field(GRAPH_WEIGHT, _float(weight, outputs[0]))
 
 
-def _attribute(message: Bytes) -> bytes:
-    return _changed(message, ATTRIBUTE_GRAPH, _graph)
+def _attribute(message: Bytes) -> Parts:
+    return _changed(message, ATTRIBUTE_GRAPH, _inside)
 
 
-def _float(tensor: Found, name: Bytes) -> bytes:
+def _float(tensor: Found, name: Bytes) -> Parts:
     """A float32 tensor message of that name."""
-    sizes = numbers(tensor.get("dims*", []), MOST_AXES)
-    raw = b"".join(bytes(part) for part in messages(tensor, "raw_data"))
-    return b"".join(
-        [
-            *(_count(1 << 3) + _count(size) for size in sizes),
-            _count(2 << 3) + _count(FLOAT),
-            _field(8 << 3 | 2, bytes(name)),
-            _field(9 << 3 | 2, WIDE[number(tensor, "data_type")](raw).astype("<f4").tobytes()),
-        ]
-    )
+    (raw,) = messages(tensor, "raw_data")
+    numbers32 = np.ascontiguousarray(WIDE[number(tensor, "data_type")](raw), "<f4")
+    return [
+        *(_count(1 << 3) + _count(size) for size in numbers(tensor.get("dims*", []), MOST_AXES)),
+        _count(2 << 3) + _count(FLOAT),
+        *_field(8 << 3 | 2, [name]),
+        *_field(9 << 3 | 2, [numbers32.tobytes()]),
+    ]
 
 
-def _float16(raw: bytes) -> Floats:
+def _float16(raw: Bytes) -> Floats:
     return np.frombuffer(raw, "<f2").astype(np.float32)
 
 
-def _bfloat16(raw: bytes) -> Floats:
+def _bfloat16(raw: Bytes) -> Floats:
     """The upper 16 of 32 bits."""
     return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _changed(message: Bytes, field: int, change: Callable[[Bytes], bytes]) -> bytes:
+def _changed(message: Bytes, field: int, change: Callable[[Bytes], Parts]) -> Parts:
     """The message with that field changed wherever it stands."""
-    return b"".join(
-        _field(tag, change(payload)) if tag == field else bytes(whole)
-        for tag, whole, payload in _fields(message)
-    )
+    parts: Parts = []
+    for tag, whole, payload in _fields(message):
+        parts += _field(tag, change(payload)) if tag == field else [whole]
+    return parts
 
 
 def _fields(message: Bytes) -> Iterator[tuple[int, Bytes, Bytes]]:
@@ -109,8 +115,8 @@ def _fields(message: Bytes) -> Iterator[tuple[int, Bytes, Bytes]]:
         yield tag, message[start:at], message[begin:at]
 
 
-def _field(tag: int, payload: bytes) -> bytes:
-    return _count(tag) + _count(len(payload)) + payload
+def _field(tag: int, parts: Parts) -> Parts:
+    return [_count(tag) + _count(sum(map(len, parts))), *parts]
 
 
 def _count(value: int) -> bytes:
@@ -123,4 +129,7 @@ def _count(value: int) -> bytes:
 
 
 # element type -> its numbers in float32
-WIDE: dict[int, Callable[[bytes], Floats]] = {10: _float16, 16: _bfloat16}
+WIDE: dict[int, Callable[[Bytes], Floats]] = {
+    FLOAT16: _float16,
+    BFLOAT16: _bfloat16,
+}

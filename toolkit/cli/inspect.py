@@ -26,15 +26,16 @@ def inspect(model: str, as_json: bool) -> None:
     toolkit inspect digits.onnx
     """
     import runtimes
-    from runtimes.modelfile import REPORT_KEY, SPEC_KEY
+    from runtimes.modelfile import PRECISION_KEY, REPORT_KEY, SPEC_KEY
 
     opened = runtimes.load(model, provider="cpu")
     metadata = opened.file.metadata
     report = _report(opened) if REPORT_KEY in metadata else None
     if as_json:
-        click.echo(
-            json.dumps({"spec": json.loads(metadata[SPEC_KEY]), "parity": report}, indent=1)
-        )
+        found = {"spec": json.loads(metadata[SPEC_KEY]), "parity": report}
+        if PRECISION_KEY in metadata:
+            found["precision"] = json.loads(_fidelity(opened.file).to_json())
+        click.echo(json.dumps(found, indent=1))
         return
     for word, text in describe(opened, report):
         click.echo(f"{word:<14} {one_line(text)}")
@@ -101,19 +102,24 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
 
 
 def _precision(file: Any) -> str:
-    """What the weights are kept in, and what that cost: a stranger's words, so ModelError if they are not."""
+    """What the weights are kept in, and what that cost."""
+    found = _fidelity(file)
+    return (
+        f"{found.precision}: end error {found.end_error:.1e} of {found.tolerance:.0e} against fp32, "
+        f"sliced Wasserstein {found.sliced:.1e} (other seeds {found.other_seeds:.1e})"
+    )
+
+
+def _fidelity(file: Any) -> Any:
+    """What a file says of its precision: a stranger's words, so ModelError if they say nothing."""
     from export.fidelity import from_json
     from runtimes import ModelError
     from runtimes.modelfile import PRECISION_KEY
 
     try:
-        found = from_json(file.metadata[PRECISION_KEY])
+        return from_json(file.metadata[PRECISION_KEY])
     except ValueError as error:
         raise ModelError(f"{file.path}: {error}") from None
-    return (
-        f"{found.precision}: end error {found.end_error:.1e} of {found.tolerance:.0e} against fp32, "
-        f"sliced Wasserstein {found.sliced:.1e} (other seeds {found.other_seeds:.1e})"
-    )
 
 
 def _condition(condition: Any) -> str:

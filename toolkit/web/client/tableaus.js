@@ -10,13 +10,13 @@ export function tableausFrom(text) {
   let entries;
   try {
     entries = JSON.parse(text);
-    if (Object.keys(Object(entries)).length) entries = [...entries].map(tableauFrom);
-    else entries = null;
+    if (!Array.isArray(entries)) throw new Error("no list");
+    entries = entries.map(tableauFrom);
   } catch (error) {
     const reason = error.message.slice(0, 120);
     throw new ModelError(`tableaus: expected a list of tableaus, got another text (${reason}); export again`);
   }
-  if (!entries) throw new ModelError("tableaus: expected a list of tableaus, got none; export again");
+  if (!entries.length) throw new ModelError("tableaus: expected a list of tableaus, got none; export again");
   return entries;
 }
 
