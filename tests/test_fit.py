@@ -117,6 +117,13 @@ def test_four_fitted_calls_beat_fifty_of_euler_on_noise_of_their_own(problem, fo
 def test_least_squares_alone_need_no_gradient(problem):
     alone = last(fit(problem, 4))
     assert alone.error < 0.1 * alone.classical[0][2]
+    least = min(error for _, _, _, error in along(problem, 4, 3))
+    assert problem.table_error(alone.table) == pytest.approx(least, rel=1e-3)
+
+
+def test_the_second_stage_goes_on_from_the_best_of_the_first(problem, four):
+    least = min(error for _, _, _, error in along(problem, 4, 1))
+    assert problem.table_error(four.table) < 0.98 * least
 
 
 def test_times_that_are_moved_are_better_than_those_of_a_warped_grid(problem):
@@ -235,6 +242,14 @@ def test_the_gradient_is_the_slope_of_the_loss(labelled):
             assert float(tensor.grad[k]) == pytest.approx(slope, rel=1e-3, abs=1e-9)
 
 
+def test_times_stay_on_the_path(problem):
+    table, _ = teach(problem, np.array([0, 20, 35, 50]))
+    numbers = fit_torch.Numbers(problem, Net(), table)
+    with torch.no_grad():
+        numbers.times += torch.tensor([-5.0, 5.0])
+    assert numbers.table().times.tolist() == [0.0, 0.0, 1.0]
+
+
 def test_the_loss_is_of_the_run_that_the_table_makes(labelled):
     table, _ = teach(labelled, np.array([0, 20, 35, 50]))
     numbers = fit_torch.Numbers(labelled, Net(labelled=True), table)
@@ -310,6 +325,8 @@ def files(tmp_path_factory, guided_four):
             write(path, form, mixture_graph(True), spec)
         before = runtimes.load(path)
         with_fitted(before.file, (guided_four,), path, overwrite=True)
+        again = replace(guided_four, sigma=1.0)  # takes the place of the one before
+        with_fitted(runtimes.load(path).file, (again,), path, overwrite=True)
         found[form] = runtimes.load(path, threads=1)
         names = [(one.solver, one.steps) for one in before.tableaus]
         assert [(one.solver, one.steps) for one in found[form].tableaus] == [*names, ("fitted", 4)]
