@@ -16,17 +16,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
-from runtimes import modelfile
+from runtimes import modelfile, session
 from runtimes.choices import choose, quoted
 from runtimes.files import refuse_existing
+from runtimes.limits import default_limits
 from runtimes.modelfile import ModelError
-from runtimes.session import Floats, onnxruntime
+from runtimes.session import Floats
 from runtimes.spec import Spec, from_json, to_json
 
 from . import forms
 from .nodes import Nodes
 from .verify import TOLERANCE, Report
 
+WORDS = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64"}
 OLDEST = 18  # opset: a sampler needs its BitwiseXor
 
 
@@ -68,9 +70,11 @@ def export_onnx(
     network, path = Path(network), Path(path)
     refuse_existing(path, overwrite)
     names = names or Names()
-    proto = _read(network, spec)
+    proto, file = _read(network, spec)
     _known(network, proto, spec, names)
-    reference = OnnxModel(spec, names, _session(proto), _kind(proto, names.time))
+    limits = default_limits(len(file.content), sum(file.operators.values()), "cpu")
+    opened = session.opened(file, "cpu", 0, limits)
+    reference = OnnxModel(spec, names, network, opened, _kind(proto, names.time))
     return forms.write(
         _converted(network, adapted(proto, spec, names)),
         spec,
@@ -88,7 +92,12 @@ def export_onnx(
 
 def read_spec(path: str | os.PathLike[str]) -> tuple[Spec, Names]:
     """The spec in a JSON file and, under its key "network", what the network calls its values."""
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(
+            f"{path}: expected a spec in JSON, got no text file; see docs/clients.md for one"
+        ) from None
     try:
         raw = json.loads(text)
         named: dict[str, Any] = dict(raw.pop("network", {}))
@@ -112,6 +121,7 @@ class OnnxModel:
 
     spec: Spec
     names: Names
+    path: Path
     session: Any
     time_kind: int
 
@@ -128,7 +138,14 @@ class OnnxModel:
         if condition is not None:
             feeds[names.condition or self.spec.condition.kind] = condition
         feeds = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        (out,) = self.session.run([names.prediction], feeds)
+        try:
+            (out,) = self.session.run([names.prediction], feeds)
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{self.path}: expected a network that runs on {len(x)} rows, got: {reason}; "
+                "correct the spec or the network"
+            ) from None
         return np.ascontiguousarray(np.moveaxis(out, 1, -1) if names.channels_first else out)
 
     def product(
@@ -187,7 +204,7 @@ def adapted(proto: onnx.ModelProto, spec: Spec, names: Names) -> onnx.ModelProto
     )
 
 
-def _read(path: Path, spec: Spec) -> onnx.ModelProto:
+def _read(path: Path, spec: Spec) -> tuple[onnx.ModelProto, modelfile.ModelFile]:
     """The graph in a file, walked as that of any stranger before anything is done with it."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -200,10 +217,10 @@ def _read(path: Path, spec: Spec) -> onnx.ModelProto:
         )
     notes = onnx.ModelProto()
     notes.metadata_props.add(key=modelfile.SPEC_KEY, value=to_json(spec))
-    modelfile.check(path, modelfile.seal(content + notes.SerializeToString()))
+    file = modelfile.check(path, modelfile.seal(content + notes.SerializeToString()))
     proto = onnx.ModelProto()
     proto.ParseFromString(content)
-    return proto
+    return proto, file
 
 
 def _known(path: Path, proto: onnx.ModelProto, spec: Spec, names: Names) -> None:
@@ -216,6 +233,17 @@ def _known(path: Path, proto: onnx.ModelProto, spec: Spec, names: Names) -> None
     if kind != "none":
         wanted[names.condition or kind] = spec.condition.shape if kind == "context" else ()
     outputs = {value.name: _sizes(value) for value in proto.graph.output}
+    kinds = {v.name: v.type.tensor_type.elem_type for v in proto.graph.input}
+    whole, real = TensorProto.INT64, TensorProto.FLOAT
+    allowed = {names.x: (real,), names.time: (real, whole), names.condition or kind: (real,)}
+    if kind == "label":
+        allowed[names.condition or kind] = (whole,)
+    for name in wanted:
+        if name in kinds and kinds[name] not in allowed[name]:
+            raise ModelError(
+                f"{path}: expected {name} as {' or '.join(WORDS[k] for k in allowed[name])}, got "
+                f"{TensorProto.DataType.Name(kinds[name]).lower()}; export the network with it converted"
+            )
     fits = got.keys() == wanted.keys() and all(
         len(got[name]) == 1 + len(sizes)
         and not isinstance(got[name][0], int)
@@ -241,15 +269,6 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | str]:
 def _kind(proto: onnx.ModelProto, name: str) -> int:
     kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
     return int(kinds.get(name, TensorProto.FLOAT))
-
-
-def _session(proto: onnx.ModelProto) -> Any:
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _converted(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:

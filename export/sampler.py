@@ -104,7 +104,7 @@ def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str, noise: str) -> 
         scanned["rows"] = _rows(g, guided, batch)
         both = g.op("Mul", batch, g.ints(2))
         scanned["time"] = g.op("Expand", time, g.op("Concat", g.ints(1), both, axis=0))
-        outer["condition"] = _with_null(g, spec)
+        outer["condition"] = _with_null(g, spec, batch)
         outer["weight"] = g.op("Reshape", "guidance", g.ints(-1, *[1] * len(spec.shape)))
     body = _body(network, spec, scanned, outer)
     final = g.op("Scan", state, *scanned.values(), body=body, num_scan_inputs=len(scanned))
@@ -154,11 +154,16 @@ def _rows(g: Nodes, guided: str, batch: str) -> str:
     return g.op("Mul", g.op("Add", on, g.ints(1)), batch)
 
 
-def _with_null(g: Nodes, spec: Spec) -> str:
-    """The condition of 2B rows: as given, then the null one."""
-    kind = spec.condition.kind
+def _with_null(g: Nodes, spec: Spec, batch: str) -> str:
+    """The condition of 2B rows: as given, one per row or one for all, then the null one.
+
+    The Reshape fails on any other number of rows, which would be taken for null ones without a word.
+    """
+    kind, shape = spec.condition.kind, spec.condition.shape
+    sizes = g.op("Concat", batch, g.ints(*shape), axis=0) if shape else batch
+    given = g.op("Reshape", g.op("Expand", kind, sizes), sizes)
     null = g.ints(spec.condition.classes) if kind == "label" else g.floats(0.0)
-    return g.op("Concat", kind, g.op("Expand", null, g.op("Shape", kind)), axis=0)
+    return g.op("Concat", given, g.op("Expand", null, sizes), axis=0)
 
 
 def _body(

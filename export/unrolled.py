@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from runtimes.conditions import whole
+from runtimes.contracts import MOST_BATCH
 from runtimes.graph import MOST_NODES
 from runtimes.spec import Spec
 from runtimes.tableau import Tableau, Weights
@@ -21,8 +22,6 @@ from runtimes.tableau import Tableau, Weights
 from .flat import Array, Flat, proto, pruned, read
 from .portable import portable
 from .writer import Writer
-
-MOST_BATCH = 4096
 
 
 def unrolled(

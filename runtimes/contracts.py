@@ -13,6 +13,7 @@ from .tableau import MOST_ROWS
 Value = tuple[str, list[int | None]]  # element type and sizes; None is a free one
 Contract = tuple[dict[str, Value], dict[str, Value], dict[str, Value]]
 FLOAT = "tensor(float)"
+MOST_BATCH = 4096  # of an unrolled file
 
 
 def match(file: ModelFile, spec: Spec, session: Any) -> None:
@@ -20,7 +21,7 @@ def match(file: ModelFile, spec: Spec, session: Any) -> None:
 
     session: an onnxruntime.InferenceSession. Raises ModelError.
     """
-    batch = _batch(session) if file.form == "unrolled" else None
+    batch = _batch(file, session) if file.form == "unrolled" else None
     inputs, options, outputs = CONTRACTS[file.form](spec, batch)
     _same(file, "inputs", inputs, session.get_inputs())
     _same(file, "inputs with defaults", options, session.get_overridable_initializers())
@@ -37,10 +38,15 @@ def match(file: ModelFile, spec: Spec, session: Any) -> None:
         )
 
 
-def _batch(session: Any) -> int | None:
+def _batch(file: ModelFile, session: Any) -> int | None:
     """The fixed batch of an unrolled file."""
     sizes = next((value.shape for value in session.get_inputs() if value.name == "x"), [None])
-    return sizes[0] if sizes and isinstance(sizes[0], int) else None
+    batch = sizes[0] if sizes and isinstance(sizes[0], int) else None
+    if batch is not None and not 1 <= batch <= MOST_BATCH:
+        raise ModelError(
+            f"{file.path}: expected a batch of 1 to {MOST_BATCH}, got {batch}; export it again"
+        )
+    return batch
 
 
 def _same(file: ModelFile, what: str, expected: dict[str, Value], found: list[Any]) -> None:

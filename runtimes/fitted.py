@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 
 from .conditions import whole
 from .tableau import Tableau, from_dense
-from .tableaus import Fit, Ready
+from .tableaus import FITTED, MOST_CALLS, Fit, Ready
 
-SOLVER = "fitted"  # the word that stands in a solver's place
-MOST_CALLS = 32
+SOLVER = FITTED  # the word that stands in a solver's place
 
 
 def find(model: Any, calls: int, beside: Mapping[str, object]) -> Ready:

@@ -123,10 +123,11 @@ class ModelError(ValueError):
 class Graph:
     """What a walk has met: operators with their counts, weights by name, and tables `label` looks in.
 
-    blocks: which of `BLOCKS` may still come.
+    blocks: which of `BLOCKS` may still come. slices: what each Slice outside them was cut from.
     """
 
     blocks: tuple[str, ...] = ()
+    slices: dict[str, str] = field(default_factory=dict)
     operators: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
@@ -166,8 +167,11 @@ def _node(message: Bytes, budget: Budget, into: Graph) -> None:
             "expected standard operators without control flow or random draws, "
             f"got {name[:80]!r}; export the network alone"
         )
+    scanned: list[tuple[str, int]] = []
     for attribute in messages(found, "attribute*"):
         parts = read(attribute, ATTRIBUTE, budget)
+        if operator == "Scan":
+            scanned.append((text(parts, "name"), number(parts, "i")))
         if block and "g*" in parts:
             _inside(parts["g*"], budget, into)
         elif any(word in parts for word in NESTED):
@@ -178,11 +182,35 @@ def _node(message: Bytes, budget: Budget, into: Graph) -> None:
         for tensor in (*messages(parts, "t"), *messages(parts, "tensors*")):
             _tensor(tensor, budget)
         once(parts)
+    inputs = [bytes(name).decode() for name in messages(found, "input*")]
+    if operator == "Scan":
+        _rows_of_the_tableau(inputs, scanned, into)
+    elif operator == "Slice" and into.blocks and inputs:
+        into.slices[bytes(messages(found, "output*")[0]).decode()] = inputs[0]
     into.blocks = tuple(word for word in into.blocks if word != operator)
-    looked_in = [bytes(name) for name in messages(found, "input*")[1:]]
+    looked_in = [name.encode() for name in inputs[1:]]
     if operator == "Gather" and len(looked_in) == 1 and looked_in[0] in LABELS:
         into.tables.append(bytes(messages(found, "input*")[0]).decode())
     into.operators[operator] = into.operators.get(operator, 0) + 1
+
+
+def _rows_of_the_tableau(
+    inputs: list[str], attributes: list[tuple[str, int]], into: Graph
+) -> None:
+    """A Scan goes as often as the tableau has rows: its one state, then scanned inputs along axis 0.
+
+    ONNX Runtime refuses inputs of unequal length, and cutting makes none longer; so one that is cut from
+    the tableau holds them all.
+    """
+    numbers = dict(attributes)
+    known = sorted(name for name, _ in attributes) == ["body", "num_scan_inputs"]
+    start = inputs[1] if len(inputs) > 1 else ""
+    for _ in range(len(into.slices)):
+        start = into.slices.get(start, start)
+    if not known or numbers["num_scan_inputs"] != len(inputs) - 1 or start != "tableau":
+        raise ModelError(
+            "expected a Scan over the rows of the tableau, got another one; export the sampler again"
+        )
 
 
 def _inside(graphs: list[Value], budget: Budget, into: Graph) -> None:

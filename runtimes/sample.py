@@ -31,6 +31,7 @@ from .conditions import (
 )
 from .guidance import Guided, Weight, autoguided, check_between, guided, plus_plus
 from .guidance import check as check_guidance
+from .modelfile import ModelError
 from .noise import noise, seed_rows
 from .schedules import Scales, named
 from .session import Floats
@@ -176,6 +177,10 @@ class Plan:
                 done, x = next(states, (None, x))
             if done is None:
                 return
+            if x.shape != task.x.shape:
+                raise ModelError(
+                    f"model: expected states of shape {task.x.shape}, got {x.shape}; export it again"
+                )
             if not np.isfinite(x).all():
                 bad = start + np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
                 t = self.times[min(before + done, steps)]
@@ -298,7 +303,11 @@ def plan(
         grid_times = tuple(grids.trim(times, schedule, spec.prediction).tolist())
     else:
         beside = {"solver": solver, "steps": steps, "grid": grid, "cfgpp": cfgpp, "guide": guide}
-        beside["chart"] = None if chart == "straight" else chart
+        beside |= {
+            "chart": None if chart == "straight" else chart,
+            "eta": None if eta == 1.0 else eta,
+            "diffusion": None if diffusion == "sigma" else diffusion,
+        }
         ready = fitted.find(model, calls, beside)
         grid_times = ready.times
     weight = guidance_weight(

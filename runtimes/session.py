@@ -102,13 +102,17 @@ class Model:
         if condition is not None:
             feeds[self.spec.condition.kind] = condition
         found: list[Floats] = self.run(outputs, feeds, len(x))
-        for out in found:  # that it is float32 is checked when the file is opened
-            if out.shape != x.shape:
-                raise ModelError(
-                    f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
-                    "export the network again"
-                )
+        for out in found:
+            self._same_shape(out, x)
         return found
+
+    def _same_shape(self, out: Floats, x: Floats) -> None:
+        """ModelError unless it is; that it is float32 is checked when the file is opened."""
+        if out.shape != x.shape:
+            raise ModelError(
+                f"{self.file.path}: expected predictions of shape {x.shape}, got {out.shape}; "
+                "export the network again"
+            )
 
     def _bare(self, x: Floats, t: float | Floats, condition: NDArray[Any] | None) -> Floats:
         """The rows of each time through the sampler's graph, by out = network(x, t)."""
@@ -120,7 +124,9 @@ class Model:
             feeds: dict[str, NDArray[Any]] = {"x": x[rows][None], "tableau": row}
             if condition is not None:
                 feeds[self.spec.condition.kind] = condition[rows]
-            (out[rows],) = self.run(["sample"], feeds, int(rows.sum()))
+            (found,) = self.run(["sample"], feeds, int(rows.sum()))
+            self._same_shape(found, x[rows])
+            out[rows] = found
         return out
 
     def run(self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int) -> list[Any]:
@@ -200,7 +206,7 @@ def open_file(
     name = _pick(provider)
     nodes = sum(file.operators.values())
     limits = limits or default_limits(len(file.content), nodes, name)
-    session = _open(file, name, threads, limits)
+    session = opened(file, name, threads, limits)
     match(file, spec, session)
     return Model(spec, file, name, session, limits, _tableaus(file))
 
@@ -237,7 +243,8 @@ def _pick(provider: str) -> str:
     return name
 
 
-def _open(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
+def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
+    """The onnxruntime session of a checked file, held to these limits. Raises ModelError."""
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception

@@ -26,6 +26,9 @@ from .trace import trace
 
 SOLVERS_KEPT = ("euler", "heun", "dpmpp_2m", "ancestral")
 STEPS_KEPT = (5, 10, 20)
+FITTED, MOST_CALLS = "fitted", 32  # the word in a solver's place, and how many calls it may have
+# what reading a stranger's JSON ends in
+FAULTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -130,35 +133,53 @@ def from_json(text: str) -> tuple[Ready, ...]:
         if not isinstance(entries, list):
             raise TypeError(f"a {type(entries).__name__} in place of a list")
         return tuple(_one(entry) for entry in entries)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except FAULTS as error:
         raise ValueError(
             f"tableaus: expected a list of tableaus, got another text ({str(error)[:120]}); export again"
         ) from None
 
 
-def _one(entry: dict[str, object]) -> Ready:
-    shape = entry["shape"]
-    data = base64.b64decode(str(entry["data"]), validate=True)
-    tensor = check_dense(np.frombuffer(data, "<f4").astype(np.float32).reshape(shape))  # type: ignore[call-overload]
-    times = tuple(float(t) for t in entry["times"])  # type: ignore[attr-defined]
-    ends = tuple(int(k) for k in entry["ends"])  # type: ignore[attr-defined]
-    words = (str(entry["solver"]), int(str(entry["steps"])), str(entry["grid"]))
+def _one(entry: Any) -> Ready:
+    words = {"solver": str, "steps": int, "grid": str, "data": str}
+    for key, kind in words.items():
+        if type(entry[key]) is not kind:
+            raise TypeError(f"{key} {str(entry[key])[:20]!r}")
+    times, (sigma,) = _numbers(entry["times"]), _numbers([entry["sigma"]])
+    ends, shape = (tuple(_whole(n) for n in entry[key]) for key in ("ends", "shape"))
+    data = base64.b64decode(entry["data"], validate=True)
+    if len(shape) != 3 or math.prod(shape) * 4 != len(data):
+        raise ValueError(f"{len(data)} bytes for the shape {str(shape)[:40]}")
+    tensor = check_dense(np.frombuffer(data, "<f4").astype(np.float32).reshape(shape))
     if (
         len(ends) + 1 != len(times)
         or ends[-1] != len(tensor) - 1
         or list(ends) != sorted(set(ends))
     ):
         raise ValueError(f"{len(ends)} step ends in {len(tensor)} rows, {len(times)} times")
+    if entry["solver"] == FITTED and not len(tensor) == entry["steps"] <= MOST_CALLS:
+        raise ValueError(f"{entry['steps']} fitted calls in {len(tensor)} rows")
     fit = _fit(entry["fit"]) if "fit" in entry else None
-    return Ready(*words, float(str(entry["sigma"])), times, ends, tensor, fit)
+    return Ready(entry["solver"], entry["steps"], entry["grid"], sigma, times, ends, tensor, fit)
 
 
 def _fit(entry: Any) -> Fit:
-    low, high = (float(weight) for weight in entry["guidance"])
-    off = tuple((float(weight), float(error)) for weight, error in entry["off"])
-    fit = Fit((low, high), float(entry["error"]), off)
-    if not all(
-        math.isfinite(x) for x in (low, high, fit.error, *(x for pair in off for x in pair))
-    ):
-        raise ValueError("a fit that is not finite")
-    return fit
+    low, high = _numbers(entry["guidance"])
+    (error,) = _numbers([entry["error"]])
+    off = tuple(_numbers(pair) for pair in entry["off"])
+    if low > high or error < 0.0 or any(len(pair) != 2 for pair in off):
+        raise ValueError("a fit that measures nothing")
+    return Fit((low, high), error, tuple((weight, there) for weight, there in off))
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Finite numbers as floats."""
+    found = tuple(float(value) for value in values if type(value) in (int, float))
+    if len(found) != len(values) or not all(math.isfinite(value) for value in found):
+        raise ValueError("a number that is not finite, or none")
+    return found
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{str(value)[:20]!r} in place of a count")
+    return value

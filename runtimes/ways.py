@@ -132,7 +132,7 @@ def _chunks(task: Task, pace: float) -> Steps:
     most = _most_rows(task) if task.noisy else len(table)
     done, rows, started = 0, 0, time.perf_counter()
     while done < len(ends):
-        each = (time.perf_counter() - started) / max(done, 1)
+        each = max((time.perf_counter() - started) / max(done, 1), 1e-9)  # clocks may stand still
         count = 1 if pace < math.inf and done == 0 else max(1, int(min(pace / each, 1e9)))
         last = min(done + count, len(ends))
         while last > done + 1 and ends[last - 1] - rows > most:

@@ -94,6 +94,29 @@ def weights_twice(model):
     body(model).initializer.add().CopyFrom(body(model).initializer[0])
 
 
+def scan_of(model):
+    return next(node for node in model.graph.node if node.op_type == "Scan")
+
+
+def scan_over_more_rows(model):
+    """A million trips where the tableau has forty."""
+    many = helper.make_node("ConstantOfShape", ["size"], ["many"])
+    model.graph.initializer.append(numpy_helper.from_array(np.array([10**6, 1, 2]), "size"))
+    scan = scan_of(model)
+    scan.input[1] = "many"
+    model.graph.node.insert(0, many)
+
+
+def scan_over_other_axes(model):
+    scan_of(model).attribute.append(helper.make_attribute("scan_input_axes", [1, 0, 0, 0, 0]))
+
+
+def scan_with_more_states(model):
+    for item in scan_of(model).attribute:
+        if item.name == "num_scan_inputs":
+            item.i -= 1
+
+
 UNSAFE = {
     change.__name__: change
     for change in (
@@ -106,6 +129,9 @@ UNSAFE = {
         random_in_scan,
         weights_elsewhere,
         weights_twice,
+        scan_over_more_rows,
+        scan_over_other_axes,
+        scan_with_more_states,
     )
 }
 
@@ -121,7 +147,7 @@ def refused(path, words, capfd):
 def test_control_flow_elsewhere_is_refused_unopened(tmp_path, fault, capfd, monkeypatch):
     model = grown()
     UNSAFE[fault](model)
-    monkeypatch.setattr(runtimes.session, "_open", lambda *a: pytest.fail("was opened"))
+    monkeypatch.setattr(runtimes.session, "opened", lambda *a: pytest.fail("was opened"))
     refused(save(tmp_path / "a.onnx", model), "expected", capfd)
 
 

@@ -133,6 +133,30 @@ def test_names_and_shapes_of_both_sides_are_said(tmp_path, changes, words):
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.onnx"]
 
 
+def test_other_types_are_named(tmp_path):
+    network = theirs(tmp_path / "theirs.onnx")
+    proto = onnx.ModelProto()
+    proto.ParseFromString(network.read_bytes())
+    for index, kind, words in (
+        (0, TensorProto.FLOAT16, "expected sample as float32, got float16"),
+        (1, TensorProto.INT32, "expected timestep as float32 or int64, got int32"),
+        (2, TensorProto.FLOAT, "expected cls as int64, got float"),
+    ):
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(proto)
+        wrong.graph.input[index].type.tensor_type.elem_type = kind
+        network.write_bytes(wrong.SerializeToString())
+        with pytest.raises(ModelError, match=words):
+            export_onnx(network, SPEC, tmp_path / "a.onnx", names=NAMES)
+
+
+def test_a_spec_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    for name in ("absent.json", "binary.json"):
+        with pytest.raises(ValueError, match=f"{name}: expected a spec in JSON"):
+            read_spec(tmp_path / name)
+
+
 def test_a_graph_that_is_not_safe_is_not_opened(tmp_path):
     network = theirs(tmp_path / "theirs.onnx", domain="com.microsoft")
     with pytest.raises(ModelError, match="standard operators"):

@@ -13,7 +13,7 @@ import torch
 import runtimes
 from export import forms
 from export.sampler import sampler, seeded
-from runtimes import modelfile, tableaus
+from runtimes import ModelError, modelfile, tableaus
 from runtimes.noise import noise, seed_rows
 from runtimes.predictions import PREDICTIONS
 from runtimes.sample import plan
@@ -189,6 +189,18 @@ def test_the_tableau_of_one_row_that_changes_nothing_is_the_network(opened):
         told = np.arange(7) % 9 if labelled else None
         a, b = (opened[f, labelled].network(x, times, told) for f in ("network", "sampler"))
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("form", ["sampler", "seeded"])
+def test_labels_are_as_many_as_rows_or_one_for_all(opened, form):
+    """Any other number would be taken for rows without a label."""
+    model, seeds = opened[form, True], np.arange(4)
+    start = {"x": noise(seeds, (2,), 0)[None]} if form == "sampler" else {"seed": seeds}
+    run = lambda label: model.run(["sample"], {**start, "label": np.array(label)}, 4)[0]  # noqa: E731
+    np.testing.assert_array_equal(run([7]), run([7, 7, 7, 7]))
+    for label in ([7, 7], [7, 7, 7], [7, 3, 5, 1, 0], [1] * 8):
+        with pytest.raises(ModelError):
+            run(label)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(opened):

@@ -63,6 +63,19 @@ BROKEN = {
     "ends disorder": entry(ends=[3, 1, 5, 7, 9, 11, 13, 15]),
     "times": entry(times=[0.0, 1.0]),
     "deep": "[" * 100_000,
+    "endless ends": entry(ends=[float("inf")]),
+    "broken ends": entry(ends=[1.9, 3, 5, 7, 9, 11, 13, 15]),
+    "no finite sigma": entry(sigma=float("nan")),
+    "a text for sigma": entry(sigma="1"),
+    "a time beyond floats": entry(times=[0] * 8 + [10**400]),
+    "steps in words": entry(steps="8"),
+    "a list for a name": entry(solver=["x"]),
+    "a size to be guessed": entry(shape=[-1, 3, 4]),
+    "a huge size": entry(shape=[10**9, 3, 4]),
+    "fitted for other calls": entry(solver="fitted", steps=2),
+    "a fit the wrong way round": entry(fit={"guidance": [3, 1], "error": 0.1, "off": []}),
+    "a fit beyond floats": entry(fit={"guidance": [10**400, 1], "error": 0.1, "off": []}),
+    "a negative error": entry(fit={"guidance": [1, 3], "error": -1, "off": []}),
 }
 
 

@@ -3,15 +3,17 @@
 import math
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
-from runtimes import ways
+from export import forms
+from runtimes import ModelError, modelfile, tableaus, ways
 from runtimes.sample import plan
-from runtimes.spec import Sampler
+from runtimes.spec import Sampler, to_json
 
-from .problems import graph, mixture_graph, mixture_spec
+from .problems import graph, mixture_graph, mixture_spec, proto
 from .test_sampler import opened, write  # noqa: F401 - a fixture
 
 
@@ -103,6 +105,44 @@ def test_a_state_that_is_not_finite_is_named(tmp_path):
             list(runtimes.stream(model, 2, solver="euler", steps=8, how=how))
     with pytest.raises(FloatingPointError, match=r"step 8 of 8"):
         runtimes.sample(model, 2, solver="euler", steps=8)
+
+
+@pytest.mark.parametrize("form", ["sampler", "seeded"])
+def test_a_graph_that_returns_other_rows_is_refused(tmp_path, form):
+    """One row would be spread over all of them."""
+    spec = mixture_spec()
+    grown = forms.GROW[form](proto(mixture_graph(), spec), spec, 1)
+    last = next(node for node in grown.graph.node if "sample" in node.output)
+    ends = [onnx.numpy_helper.from_array(np.array([n]), f"end{n}") for n in (0, 1)]
+    grown.graph.initializer.extend(ends)
+    last.CopyFrom(helper.make_node("Slice", [last.input[0], "end0", "end1"], ["sample"]))
+    notes = {modelfile.SPEC_KEY: to_json(spec), modelfile.FORM_KEY: form}
+    notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
+    (tmp_path / "a.onnx").write_bytes(forms.sealed(grown, notes))
+    model = runtimes.load(tmp_path / "a.onnx")
+    with pytest.raises(ModelError, match=r"expected states of shape \(4, 2\), got \(1, 2\)"):
+        runtimes.sample(model, 4)
+    if form == "sampler":
+        with pytest.raises(ModelError, match=r"expected predictions of shape \(4, 2\)"):
+            model.network(np.zeros((4, 2), np.float32), 0.5)
+
+
+def test_a_batch_that_no_one_would_unroll_is_refused(tmp_path):
+    spec = mixture_spec(sampler=Sampler("heun", 2))
+    grown = forms.GROW["unrolled"](proto(mixture_graph(), spec), spec, 2)
+    notes = {modelfile.SPEC_KEY: to_json(spec), modelfile.FORM_KEY: "unrolled"}
+    for batch in (10**9, 4097):
+        for value in (*grown.graph.input, *grown.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+        (tmp_path / "a.onnx").write_bytes(forms.sealed(grown, notes))
+        with pytest.raises(ModelError, match="expected"):
+            runtimes.load(tmp_path / "a.onnx")
+
+
+def test_a_clock_that_stands_still_divides_nothing(opened, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(ways.time, "perf_counter", lambda: 5.0)
+    for progress in (None, lambda done, total: None):
+        runtimes.sample(opened["sampler", False], 2, steps=3, progress=progress)
 
 
 def test_a_call_by_numbers_of_a_seeded_file_is_refused(opened):  # noqa: F811

@@ -7,6 +7,7 @@ and leaves it out, with a word, when the run has been trained on since.
 """
 
 import hashlib
+import importlib.util
 import json
 import warnings
 from collections.abc import Sequence
@@ -58,6 +59,10 @@ def place(run: str, out: str | None, *, weights: str, data: str | None, overwrit
     data: the set whose contexts are drawn from, where a run's recipe or a model's spec names none.
     """
     if run.endswith(".onnx"):
+        if weights != "ema":
+            raise ValueError(
+                f"weights: expected none beside an .onnx, got {weights!r}; leave it out"
+            )
         return _file(run, out, data, overwrite)
     if out is not None:
         raise ValueError(
@@ -65,6 +70,11 @@ def place(run: str, out: str | None, *, weights: str, data: str | None, overwrit
         )
     folder = Path(run)
     refuse_existing(folder / NAME, overwrite)
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError(
+            f"run: expected torch, whose gradients a fit of a run folder takes, got none; pip install "
+            f"'toolkit[torch]', or export {run} and fit the .onnx, which needs none"
+        )
     from export import TorchModel
     from toolkit.cli.train import trainer
 
@@ -88,6 +98,11 @@ def _file(run: str, out: str | None, data: str | None, overwrite: bool) -> Place
 
     model = runtimes.load(run)
     contexts = None
+    if data is not None and model.spec.condition.kind != "context":
+        raise ValueError(
+            f"data: expected it for a model with contexts, got one for {model.spec.condition.kind!r}; "
+            "leave it out"
+        )
     if model.spec.condition.kind == "context":
         known = of_model(model.spec, data)
         contexts = None if known is None else known.y

@@ -85,18 +85,24 @@ def export(
     known(precision)
 
     started = time.perf_counter()
+    if batch != 1 and form != "unrolled":
+        raise ValueError(
+            f"batch: expected it for the form unrolled, got it for {form!r}; leave it out"
+        )
     options = {
         "form": form, "batch": batch, "precision": precision, "accept": accept, "overwrite": force
     }  # fmt: skip
     best = {"solver": solver, "steps": steps, "grid": grid, "guidance": guidance}
-    write = _stranger(run, spec) if run.endswith(".onnx") else _ours(run, weights, backend, spec)
+    source = _stranger if run.endswith(".onnx") else _ours
+    write = source(run, weights, backend, spec)
+    fitted = _fitted(run, weights, form)  # a broken one is found before anything is written
     try:
         report = write(best, out, options)
     except ParityError as error:
         click.echo(error.report.table())
         raise
-    if not run.endswith(".onnx") and form != "unrolled":  # whose one run is all that it has
-        _put_fitted(run, weights, out)
+    if fitted:
+        _put_fitted(fitted, out)
     click.echo(report.table())
     click.echo(f"{out}: {Path(out).stat().st_size:,} bytes, {time.perf_counter() - started:.1f} s")
 
@@ -122,22 +128,31 @@ def _ours(run: str, weights: str, backend: str, spec: str | None) -> Write:
     return lambda best, out, options: write(module, _with(own, best), out, **options)
 
 
-def _put_fitted(run: str, weights: str, out: str) -> None:
-    """What toolkit fit left in a run folder, into the file just written."""
+def _fitted(run: str, weights: str, form: str) -> Any:
+    """What toolkit fit left in a run folder; none for an unrolled file, whose one run is all it has."""
     from pathlib import Path
 
     from toolkit import fits
 
-    fitted = fits.read(Path(run), weights)
-    if fitted:
-        from export.fitted import with_fitted
-        from runtimes import modelfile
-
-        with_fitted(modelfile.read(out), fitted, out, overwrite=True)
+    ours = not run.endswith(".onnx") and form != "unrolled"
+    return fits.read(Path(run), weights) if ours else ()
 
 
-def _stranger(network: str, spec: str | None) -> Write:
+def _put_fitted(fitted: Any, out: str) -> None:
+    """Into the file just written."""
+    from export.fitted import with_fitted
+    from runtimes import modelfile
+
+    with_fitted(modelfile.read(out), fitted, out, overwrite=True)
+
+
+def _stranger(network: str, weights: str, backend: str, spec: str | None) -> Write:
     """From an .onnx and its spec."""
+    if weights != "ema" or backend != "auto":
+        given = f"weights {weights!r}" if weights != "ema" else f"backend {backend!r}"
+        raise ValueError(
+            f"{given.split()[0]}: expected none beside an .onnx, got {given}; leave it out"
+        )
     if spec is None:
         raise ValueError(
             f"spec: expected the spec of {network}, got none; give --spec spec.json, see docs/clients.md"

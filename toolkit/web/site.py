@@ -200,11 +200,12 @@ def _policy(script: str, style: str, connect: str) -> str:
 
 
 def _page(file: ModelFile, runtimes: Mapping[str, object], policy: str) -> str:
-    config = {"name": file.path.name, "model": MODEL, "runtimes": runtimes}
+    name = os.fsencode(file.path.name).decode(errors="replace")
+    config = {"name": name, "model": MODEL, "runtimes": runtimes}
     config["offline"] = "unsafe-inline" not in policy
     words = {
         "POLICY": policy,
-        "NAME": html.escape(file.path.name),
+        "NAME": html.escape(name),
         # < as an escape: a name can end no element then
         "CONFIG": json.dumps(config).replace("<", "\\u003c"),
     }

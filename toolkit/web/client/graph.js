@@ -114,8 +114,10 @@ function walkNode(message, budget, into) {
         `got ${repr(name.slice(0, 80))}; export the network alone`,
     );
   }
+  const scanned = [];
   for (const attribute of found["attribute*"] ?? []) {
     const parts = fields(attribute, ATTRIBUTE, budget);
+    if (operator === "Scan") scanned.push([textOf(parts, "name"), parts.i?.[0] ?? 0]);
     if (block && parts["g*"]) {
       const later = into.blocks;
       into.blocks = []; // flat again
@@ -130,10 +132,28 @@ function walkNode(message, budget, into) {
     for (const tensor of [...(parts.t ?? []), ...(parts["tensors*"] ?? [])]) checkTensor(tensor, budget);
     once(parts);
   }
-  into.blocks = into.blocks.filter((word) => word !== operator);
   const inputs = (found["input*"] ?? []).map(decode);
+  if (operator === "Scan") rowsOfTheTableau(inputs, scanned, into);
+  else if (operator === "Slice" && into.blocks.length && inputs.length) {
+    into.slices.set(decode(found["output*"][0]), inputs[0]);
+  }
+  into.blocks = into.blocks.filter((word) => word !== operator);
   if (operator === "Gather" && inputs.length === 2 && LABELS.includes(inputs[1])) into.tables.push(inputs[0]);
   into.nodes += 1;
+}
+
+/** A Scan goes as often as the tableau has rows: see runtimes/graph.py. */
+function rowsOfTheTableau(inputs, attributes, into) {
+  const names = attributes.map(([name]) => name).sort();
+  const known = names.length === 2 && names[0] === "body" && names[1] === "num_scan_inputs";
+  let start = inputs[1] ?? "";
+  for (let cut = 0; cut < into.slices.size; cut++) start = into.slices.get(start) ?? start;
+  const count = Object.fromEntries(attributes).num_scan_inputs;
+  if (!known || Number(count) !== inputs.length - 1 || start !== "tableau") {
+    throw new ModelError(
+      "expected a Scan over the rows of the tableau, got another one; export the sampler again",
+    );
+  }
 }
 
 /** [name, size] of weights that are here, whole, and written down once. */

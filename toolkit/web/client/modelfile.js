@@ -80,7 +80,7 @@ export function walkFile(bytes) {
     metadata[key] = textOf(parts, "value");
   }
   const blocks = SAMPLERS.includes(metadata["toolkit.form"]) ? ["Scan", "If"] : []; // that may still come
-  const graph = { blocks, nodes: 0, sizes: Object.create(null), tables: [], defaults: [] };
+  const graph = { blocks, nodes: 0, sizes: Object.create(null), tables: [], defaults: [], slices: new Map() };
   for (const message of found.graph ?? []) walkGraph(message, budget, graph, true);
   once(found);
   if (!("toolkit.spec" in metadata)) {

@@ -4,6 +4,7 @@ import { InputError, ModelError, isList, product, quoted, tuple } from "./words.
 
 export const MOST_ROWS = 40_000;
 const MOST_SLOTS = 16;
+const MOST_CALLS = 32; // of a fitted one
 
 /** The ready-made tableaus a file carries, each with its numbers in `data`; the first is recommended. */
 export function tableausFrom(text) {
@@ -30,6 +31,9 @@ function tableauFrom(entry) {
   const rising = ends.every((end, index) => end > (ends[index - 1] ?? -1));
   if (!rising || ends.at(-1) !== shape[0] - 1 || times.length !== ends.length + 1) {
     throw new Error(`${ends.length} step ends in ${shape[0]} rows, ${times.length} times`);
+  }
+  if (solver === "fitted" && !(shape[0] === steps && steps <= MOST_CALLS)) {
+    throw new Error(`${steps} fitted calls in ${shape[0]} rows`);
   }
   const numbers = checkTableau(floatsOf(data), shape);
   return { solver, steps, grid, shape, sigma, times, ends, data: numbers };
