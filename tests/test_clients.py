@@ -55,7 +55,8 @@ def test_the_loop_of_the_page_is_the_host_loop(files, monkeypatch):
 def test_every_key_and_file_that_the_page_names_is_there():
     keys = set(re.findall(r"`(toolkit\.[a-z0-9]+)`", PAGE))
     assert keys - {"toolkit.js"} == {
-        *(modelfile.SPEC_KEY, modelfile.FORM_KEY, modelfile.TABLEAUS_KEY, modelfile.SEAL_KEY)
+        *(modelfile.SPEC_KEY, modelfile.FORM_KEY, modelfile.TABLEAUS_KEY, modelfile.SEAL_KEY),
+        modelfile.PRECISION_KEY,
     }
     for path in re.findall(r"`((?:examples|tests|runtimes)/[\w./]+)`", PAGE):
         assert (ROOT / path).is_file(), path

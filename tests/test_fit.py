@@ -476,6 +476,37 @@ def test_from_a_run_to_samples(toolkit, tiny, tmp_path):  # noqa: F811
         assert (code, err.count("\n")) == (2, 1)
 
 
+def test_a_broken_fit_leaves_the_file_that_is_there(toolkit, tiny, tmp_path):  # noqa: F811
+    folder = shutil.copytree(tiny, tmp_path / "run")
+    (folder / fits.NAME).unlink(missing_ok=True)
+    file = tmp_path / "a.onnx"
+    assert toolkit("export", folder, "--out", file)[0] == 0
+    before = file.read_bytes()
+    (folder / fits.NAME).write_text("{")
+    code, _, err = toolkit("export", folder, "--out", file, "--force", "--guidance", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "{file}", "--spec", "{file}", "--weights", "network", "--out", "b.onnx"),
+        ("export", "{file}", "--spec", "{file}", "--backend", "mlx", "--out", "b.onnx"),
+        ("export", "{run}", "--batch", 3, "--out", "b.onnx"),
+        ("fit", "{file}", "--weights", "network", "--out", "b.onnx"),
+        ("fit", "{file}", "--data", "two-moons", "--out", "b.onnx"),
+    ],
+)
+def test_an_option_without_effect_is_refused(toolkit, tiny, tmp_path, words, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a.onnx"
+    assert toolkit("export", tiny, "--out", file)[0] == 0
+    given = [str(word).format(file=file, run=tiny) for word in words]
+    code, _, err = toolkit(*given)
+    assert (code, err.count("\n"), (tmp_path / "b.onnx").exists()) == (2, 1, False)
+
+
 def test_other_weights_leave_a_fit_out(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "run")
     (folder / fits.NAME).unlink(missing_ok=True)
