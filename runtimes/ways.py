@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,32 +137,69 @@ def _chunks(task: Task, pace: float) -> Steps:
         last = min(done + count, len(ends))
         while last > done + 1 and ends[last - 1] - rows > most:
             last -= 1
-        loop.advance(table[rows : ends[last - 1]])
+        x = loop(table[rows : ends[last - 1]])
         done, rows = last, ends[last - 1]
-        yield done, loop.sample
+        yield done, x
 
 
 def _most_rows(task: Task) -> int:
     return max(1, MOST_NOISE // (60 * task.x.size))
 
 
+class Loop(Protocol):
+    """A sampler's graph between two chunks of rows."""
+
+    def __call__(self, rows: NDArray[np.float32]) -> Floats:
+        """The state after these rows of a tableau, from the slots that the last ones left."""
+
+
+def _loop(task: Task) -> Loop:
+    model = cast(Model, task.plan.model)  # `of` has seen to that
+    x = np.ascontiguousarray(task.x, np.float32)
+    device = DEVICES.get(model.provider)
+    loop = _Host(model, _feeds(task), x[None])
+    return loop if device is None else _Device(model, device, loop.feeds, x[None])
+
+
 @dataclass
-class _Loop:
-    """A sampler's session between two chunks of rows: the slots stay where the provider has them."""
+class _Host:
+    """The slots in the host's memory, where ONNX Runtime takes and leaves them without a copy."""
 
     model: Model
-    binding: Any
-    device: str
-    batch: int
-    sample: Floats
+    feeds: dict[str, NDArray[Any]]
+    slots: Floats
+
+    def __call__(self, rows: NDArray[np.float32]) -> Floats:
+        """See Loop."""
+        session, feeds = self.model.session, {**self.feeds, "x": self.slots, "tableau": rows}
+        found = self.model.watched(
+            lambda options: session.run(["sample", "slots"], feeds, options),
+            self.slots.shape[1],
+            len(rows),
+        )
+        sample, self.slots = found
+        return cast(Floats, sample)
+
+
+class _Device:
+    """The slots in the device's memory, bound from one run to the next."""
+
+    def __init__(
+        self, model: Model, device: str, feeds: dict[str, NDArray[Any]], slots: Floats
+    ) -> None:
+        self.model, self.device, self.batch = model, device, slots.shape[1]
+        self.binding = model.session.io_binding()
+        self.put("x", slots, device)
+        for name, array in feeds.items():
+            self.put(name, array)
 
     def put(self, name: str, array: NDArray[Any], device: str = "cpu") -> None:
         """Bind an input. As an OrtValue: those with defaults cannot be bound as numpy arrays."""
         value = onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
         self.binding.bind_ortvalue_input(name, value)
 
-    def advance(self, rows: NDArray[np.float32]) -> None:
-        """Run these rows of a tableau from the slots that the last ones left."""
+    def __call__(self, rows: NDArray[np.float32]) -> Floats:
+        """See Loop."""
         self.put("tableau", rows)
         self.binding.bind_output("sample")
         self.binding.bind_output("slots", self.device)
@@ -175,18 +212,7 @@ class _Loop:
         sample, slots = self.binding.get_outputs()
         self.binding.clear_binding_outputs()
         self.binding.bind_ortvalue_input("x", slots)
-        self.sample = sample.numpy()
-
-
-def _loop(task: Task) -> _Loop:
-    model = cast(Model, task.plan.model)  # `of` has seen to that
-    device = DEVICES.get(model.provider, "cpu")
-    x = np.ascontiguousarray(task.x, np.float32)
-    loop = _Loop(model, model.session.io_binding(), device, len(x), x)
-    loop.put("x", x[None], device)
-    for name, array in _feeds(task).items():
-        loop.put(name, array)
-    return loop
+        return cast(Floats, sample.numpy())
 
 
 def _feeds(task: Task) -> dict[str, NDArray[Any]]:

@@ -85,6 +85,16 @@ def test_noise_is_made_for_as_many_rows_as_memory_is_kept_for(opened, monkeypatc
     np.testing.assert_array_equal(states[-1].x, last)
 
 
+def test_slots_bound_to_a_device_are_those_of_the_host(opened, monkeypatch):  # noqa: F811
+    """The way of CUDA, with the CPU in the card's place: the same binding, state by state."""
+    todo = plan(opened["sampler", True], 5, label=[1, 7, 3], guidance=2.0, solver="ab3", steps=7)
+    host = [state.x for state in todo.states(0, 5)]
+    monkeypatch.setattr(ways, "DEVICES", {"cpu": "cpu"})
+    assert todo.way == "step"
+    for mine, theirs in zip(todo.states(0, 5), host, strict=True):
+        np.testing.assert_array_equal(mine.x, theirs)
+
+
 def test_a_state_that_is_not_finite_is_named(tmp_path):
     """x / (t - 1/2): nothing is wrong before the middle of the path."""
     nodes = [
