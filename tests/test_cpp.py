@@ -27,9 +27,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("cpp") / "sample"
-    built = subprocess.run(
-        ["bash", BUILD, path], capture_output=True, text=True, check=False, timeout=600
-    )
+    try:
+        built = subprocess.run(
+            ["bash", BUILD, path], capture_output=True, text=True, check=False, timeout=600
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("onnxruntime: expected npm to fetch it in ten minutes, got no end")
     if built.returncode == 3:
         pytest.skip(built.stderr)
     assert built.returncode == 0, built.stderr
