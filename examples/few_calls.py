@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import runtimes
-from runtimes.fitted import SOLVER
+from runtimes.tableaus import FITTED
 from toolkit import data as data_sets
 from toolkit import plots
 from toolkit.cli.progress import Bar
@@ -67,7 +67,7 @@ def measure(
 ) -> list[dict[Run, list[float]]]:
     """The figures of every run, a dict for each round; the fine samples' own under ("fine", 400)."""
     runs: dict[Run, dict[str, Any]] = {
-        (SOLVER, one.steps): {"calls": one.steps} for one in model.tableaus if one.solver == SOLVER
+        (FITTED, one.steps): {"calls": one.steps} for one in model.tableaus if one.solver == FITTED
     }
     for name, calls in product(CONTENDERS, options.calls):
         for steps in steps_of(name, [calls]):
@@ -129,11 +129,11 @@ def judge(rounds: list[dict[Run, list[float]]]) -> list[str]:
     )
     said = []
     for calls, rival in ((6, ("euler", 50)), (8, best)):
-        if (SOLVER, calls) not in runs or rival not in runs:
+        if (FITTED, calls) not in runs or rival not in runs:
             continue
         for index, name in enumerate(FIGURES):
             pairs = zip(
-                column(rounds, (SOLVER, calls), index), column(rounds, rival, index), strict=True
+                column(rounds, (FITTED, calls), index), column(rounds, rival, index), strict=True
             )
             sign = -1.0 if name == "recall" else 1.0
             worse = statistics.median(sign * (mine - theirs) for mine, theirs in pairs)
@@ -151,7 +151,7 @@ def draw(rounds: list[dict[Run, list[float]]], path: Path, title: str) -> None:
     """End error against calls, a line for each solver."""
     page = plots.figure(7.0, 4.2)
     (axes,) = page.axes
-    for name, colour in zip((SOLVER, *CONTENDERS), (plots.INK, *COLOURS), strict=True):
+    for name, colour in zip((FITTED, *CONTENDERS), (plots.INK, *COLOURS), strict=True):
         runs = sorted(run for run in rounds[0] if run[0] == name)
         errors = [statistics.median(column(rounds, run, 0)) for run in runs]
         calls = [calls for _, calls in runs]

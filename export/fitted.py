@@ -7,8 +7,7 @@ import onnx
 
 from runtimes import modelfile, tableaus
 from runtimes.files import refuse_existing, write_whole
-from runtimes.fitted import SOLVER
-from runtimes.tableaus import Ready
+from runtimes.tableaus import FITTED, Ready
 
 from .forms import sealed
 
@@ -29,7 +28,7 @@ def with_fitted(
     kept = [
         one
         for one in tableaus.from_json(file.metadata.get(modelfile.TABLEAUS_KEY, "[]"))
-        if one.solver != SOLVER or one.steps not in calls
+        if one.solver != FITTED or one.steps not in calls
     ]
     proto = onnx.ModelProto()
     proto.ParseFromString(file.content)

@@ -35,7 +35,7 @@ def unrolled(
     Raises ValueError for a tableau with noise, too many steps, or a network that cannot be made portable.
     """
     whole("batch", batch, 1, MOST_BATCH)
-    if any(row.draw is not None for row in tableau.rows):
+    if tableau.noisy:
         raise ValueError(
             "solver: expected one without noise for the form 'unrolled', got one that draws some; "
             "take heun or dpmpp_2m, or the form sampler"

@@ -13,8 +13,6 @@ from .conditions import whole
 from .tableau import Tableau, from_dense
 from .tableaus import FITTED, MOST_CALLS, Fit, Ready
 
-SOLVER = FITTED  # the word that stands in a solver's place
-
 
 def find(model: Any, calls: int, beside: Mapping[str, object]) -> Ready:
     """The model's fitted tableau of so many calls; beside: the arguments that must be None.
@@ -29,7 +27,7 @@ def find(model: Any, calls: int, beside: Mapping[str, object]) -> Ready:
             "a fitted tableau holds a whole run: leave one out"
         )
     own: tuple[Ready, ...] = getattr(model, "tableaus", ())
-    have = {one.steps: one for one in own if one.solver == SOLVER}
+    have = {one.steps: one for one in own if one.solver == FITTED}
     if calls not in have:
         known = ", ".join(map(str, have)) or "none"
         raise ValueError(

@@ -55,6 +55,16 @@ class Tableau:
         """Network evaluations of a run (one of 2B rows where guided)."""
         return len(self.rows)
 
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is drawn on the way."""
+        return any(row.draw is not None for row in self.rows)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The rows after which slot 0 is a state to show, one per step."""
+        return tuple(k for k, row in enumerate(self.rows) if row.ends_step)
+
 
 def run(
     tableau: Tableau,
@@ -96,8 +106,7 @@ def dense(tableau: Tableau, *, before: int = 0) -> NDArray[np.float32]:
     draw is the number of a row's noise in `noise.noise`, step + 1, counted on from step `before`.
     """
     slots = tableau.slots
-    noisy = any(row.draw is not None for row in tableau.rows)
-    array = np.zeros((tableau.calls, slots + 1, slots + 2 + noisy), np.float32)
+    array = np.zeros((tableau.calls, slots + 1, slots + 2 + tableau.noisy), np.float32)
     for k, row in enumerate(tableau.rows):
         for index, weight in row.input:
             array[k, 0, index] = weight

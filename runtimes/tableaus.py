@@ -76,9 +76,8 @@ def ready(spec: Spec, solver: str, steps: int, grid: str) -> Ready:
     """
     times = _times(spec, steps, grid)
     tableau = traced(spec, solver, steps, grid, guided=True)
-    ends = tuple(k for k, row in enumerate(tableau.rows) if row.ends_step)
     sigma = float(named(spec.schedule)(times[0]).sigma)
-    return Ready(solver, steps, grid, sigma, times, ends, dense(tableau))
+    return Ready(solver, steps, grid, sigma, times, tableau.ends, dense(tableau))
 
 
 def _times(spec: Spec, steps: int, grid: str) -> tuple[float, ...]:

@@ -43,16 +43,6 @@ class Task:
     before: int
     pace: float
 
-    @property
-    def noisy(self) -> bool:
-        """Whether noise is drawn on the way."""
-        return any(row.draw is not None for row in self.tableau.rows)
-
-    @property
-    def ends(self) -> list[int]:
-        """How many rows are done after each step."""
-        return [k + 1 for k, row in enumerate(self.tableau.rows) if row.ends_step]
-
 
 def pick(plan: "Plan", tableau: Tableau) -> str:
     """The way that a plan's rows run: as asked, or the best that its file and its request allow.
@@ -93,12 +83,11 @@ def _allowed(way: str, obstacle: str) -> str:
 
 def _obstacle(plan: "Plan", tableau: Tableau) -> str:
     """What of a request is no part of a graph, in words, or nothing."""
-    noisy = any(row.draw is not None for row in tableau.rows)
     found = {
         "rescale": plan.rescale != 0.0,
         "a guide": plan.guide is not None,
         "cfgpp": callable(plan.weight),
-        "noise of its own for a noisy solver": noisy and plan.source is not noise,
+        "noise of its own for a noisy solver": tableau.noisy and plan.source is not noise,
     }
     return ", ".join(word for word, there in found.items() if there)
 
@@ -128,8 +117,9 @@ def step(task: Task) -> Steps:
 
 
 def _chunks(task: Task, pace: float) -> Steps:
-    loop, table, ends = _loop(task), dense(task.tableau, before=task.before), task.ends
-    most = _most_rows(task) if task.noisy else len(table)
+    loop, table = _loop(task), dense(task.tableau, before=task.before)
+    ends = [row + 1 for row in task.tableau.ends]  # how many rows are done after each step
+    most = _most_rows(task) if task.tableau.noisy else len(table)
     done, rows, started = 0, 0, time.perf_counter()
     while done < len(ends):
         each = max((time.perf_counter() - started) / max(done, 1), 1e-9)  # clocks may stand still
@@ -242,7 +232,7 @@ def seeded(task: Task) -> Steps:
         "sigma": np.array([float(sigma)], np.float32),
     }
     (x,) = model.run(["sample"], feeds, len(task.x))
-    yield len(task.ends), x
+    yield len(task.tableau.ends), x
 
 
 def unrolled(task: Task) -> Steps:
@@ -270,7 +260,7 @@ def unrolled(task: Task) -> Steps:
         rows = np.minimum(np.arange(start, start + batch), len(task.x) - 1)
         (x,) = model.run(["sample"], {name: one[rows] for name, one in feeds.items()}, batch)
         parts.append(x)
-    yield len(task.ends), np.concatenate(parts)[: len(task.x)]
+    yield len(task.tableau.ends), np.concatenate(parts)[: len(task.x)]
 
 
 def _guided(table: NDArray[np.float32]) -> NDArray[np.float32]:

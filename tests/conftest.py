@@ -12,9 +12,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec, to_json
+from toolkit.cli import main
 
 # read when torch is first imported; children inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def toolkit(capfd):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run
 
 
 def sealed(nodes, initializers, spec, inputs, *, opset=20, extra=()):

@@ -12,20 +12,7 @@ from PIL import Image
 
 import runtimes
 from tests.conftest import faces_bytes
-from toolkit.cli import VERBS, main
-
-
-@pytest.fixture
-def toolkit(capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def run(*args):
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return run
+from toolkit.cli import VERBS
 
 
 def test_help_of_every_verb_shows_an_example(toolkit):

@@ -26,7 +26,6 @@ from runtimes.spec import Condition, Sampler, Spec
 from runtimes.timing import interleaved, peak_of, quartiles
 from toolkit import pages, reports, train_torch
 from toolkit.backends import CONTRACT, FRAMEWORKS, Absent, Backend, find, program, same
-from toolkit.cli import main
 from toolkit.compare import TOLERANCE, compare, timed
 from toolkit.node import find_node
 from toolkit.run_torch import load
@@ -34,19 +33,6 @@ from toolkit.run_torch import load
 from .conftest import faces_bytes
 from .test_train_torch import IMAGES, TINY, last
 from .test_verify import Twin
-
-
-@pytest.fixture
-def toolkit(capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def run(*args):
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ from toolkit.landing import pose, traced
 from toolkit.teacher import along, teach
 
 from .problems import MIXTURE, graph, mixture_graph, mixture_spec, write_onnx
-from .test_cli import toolkit  # noqa: F401 - a fixture
 from .test_sampler import write
 
 
@@ -457,7 +456,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_from_a_run_to_samples(toolkit, tiny, tmp_path):  # noqa: F811
+def test_from_a_run_to_samples(toolkit, tiny, tmp_path):
     code, out, _ = toolkit("fit", tiny, "--calls", "3,5", "--iterations", "5")
     assert code == 0
     assert "2 fitted tableaus" in out
@@ -476,7 +475,7 @@ def test_from_a_run_to_samples(toolkit, tiny, tmp_path):  # noqa: F811
         assert (code, err.count("\n")) == (2, 1)
 
 
-def test_a_broken_fit_leaves_the_file_that_is_there(toolkit, tiny, tmp_path):  # noqa: F811
+def test_a_broken_fit_leaves_the_file_that_is_there(toolkit, tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "run")
     (folder / fits.NAME).unlink(missing_ok=True)
     file = tmp_path / "a.onnx"
@@ -498,7 +497,7 @@ def test_a_broken_fit_leaves_the_file_that_is_there(toolkit, tiny, tmp_path):  #
         ("fit", "{file}", "--data", "two-moons", "--out", "b.onnx"),
     ],
 )
-def test_an_option_without_effect_is_refused(toolkit, tiny, tmp_path, words, monkeypatch):  # noqa: F811
+def test_an_option_without_effect_is_refused(toolkit, tiny, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "a.onnx"
     assert toolkit("export", tiny, "--out", file)[0] == 0
@@ -524,7 +523,7 @@ def test_other_weights_leave_a_fit_out(tiny, tmp_path):
         fits.read(folder, "ema")
 
 
-def test_an_onnx_is_fitted_without_gradients(toolkit, tmp_path):  # noqa: F811
+def test_an_onnx_is_fitted_without_gradients(toolkit, tmp_path):
     path, out = write_onnx(tmp_path / "a.onnx", labelled=True), tmp_path / "b.onnx"
     code, _, err = toolkit("fit", path, "--calls", "4")
     assert (code, "out: expected where to write" in err) == (2, True)
@@ -535,7 +534,7 @@ def test_an_onnx_is_fitted_without_gradients(toolkit, tmp_path):  # noqa: F811
     assert (ready.solver, ready.steps) == ("fitted", 4)
 
 
-def test_ctrl_c_keeps_the_best_so_far(toolkit, tmp_path, monkeypatch):  # noqa: F811
+def test_ctrl_c_keeps_the_best_so_far(toolkit, tmp_path, monkeypatch):
     """A real signal, sent when the second fit has begun: the first and what the second has are written."""
     shown, sent = Bar.show, []
 
@@ -553,7 +552,7 @@ def test_ctrl_c_keeps_the_best_so_far(toolkit, tmp_path, monkeypatch):  # noqa: 
     assert [one.steps for one in runtimes.load(out).tableaus] == [4, 3]
 
 
-def test_ctrl_c_before_anything_is_fitted_writes_nothing(toolkit, tmp_path, monkeypatch):  # noqa: F811
+def test_ctrl_c_before_anything_is_fitted_writes_nothing(toolkit, tmp_path, monkeypatch):
     shown, sent = Bar.show, []
 
     def show(bar, *words):
@@ -568,7 +567,7 @@ def test_ctrl_c_before_anything_is_fitted_writes_nothing(toolkit, tmp_path, monk
     assert not out.exists()
 
 
-def test_a_refused_fit_is_said_and_nothing_is_written(toolkit, tmp_path):  # noqa: F811
+def test_a_refused_fit_is_said_and_nothing_is_written(toolkit, tmp_path):
     nodes = [helper.make_node("Sub", ["x", "x"], ["prediction"])]
     values = [("x", TensorProto.FLOAT, ["B", 2]), ("time", TensorProto.FLOAT, ["B"])]
     still = write_onnx(tmp_path / "a.onnx", graph=graph(nodes, values, ["B", 2]))
@@ -594,7 +593,7 @@ def test_a_refused_fit_is_said_and_nothing_is_written(toolkit, tmp_path):  # noq
         ("--seed", "-1"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(toolkit, tmp_path, words):  # noqa: F811
+def test_bad_input_is_one_line_and_writes_nothing(toolkit, tmp_path, words):
     path = write_onnx(tmp_path / "a.onnx", labelled=True)
     code, _, err = toolkit("fit", path, "--out", tmp_path / "b.onnx", *words)
     assert (code, err.count("\n")) == (2, 1)

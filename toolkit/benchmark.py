@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 import runtimes
-from runtimes import fitted, timing
+from runtimes import timing
 from runtimes.choices import choose
 from runtimes.sample import Sampleable
 from runtimes.session import Model, onnxruntime
+from runtimes.tableaus import FITTED
 
 from .costs import FINE, steps_of
 from .peers import Contender, open_files, open_peers, precision_of
@@ -203,9 +204,9 @@ def _runs(
     for contender in contenders:
         model, name = contender.model, contender.name
         ways = [(name, solver, k, _asked(request, solver, k)) for solver, k in chosen.values()]
-        fits = {one.steps for one in getattr(model, "tableaus", ()) if one.solver == fitted.SOLVER}
+        fits = {one.steps for one in getattr(model, "tableaus", ()) if one.solver == FITTED}
         ways += [
-            (f"{name}, fitted", fitted.SOLVER, count, {**request, "calls": count})
+            (f"{name}, fitted", FITTED, count, {**request, "calls": count})
             for count in sorted(fits & chosen.keys())
         ]
         for shown, solver, steps, asked in ways:

@@ -22,11 +22,10 @@ import numpy as np
 
 from runtimes import grids
 from runtimes.conditions import whole
-from runtimes.fitted import MOST_CALLS, SOLVER
 from runtimes.schedules import named
 from runtimes.solvers import SOLVERS
 from runtimes.tableau import Tableau, dense
-from runtimes.tableaus import Fit, Ready
+from runtimes.tableaus import FITTED, MOST_CALLS, Fit, Ready
 from toolkit.coefficients import Table, from_tableau, to_tableau
 from toolkit.landing import Problem, traced
 from toolkit.teacher import along
@@ -181,7 +180,7 @@ def judged(
     times = (*(float(t) for t in table.times), problem.times[-1])
     sigma = float(named(problem.model.spec.schedule)(times[0]).sigma)
     ready = Ready(
-        SOLVER, table.calls, SOLVER, sigma, times, tuple(range(table.calls)), dense(mine), fit
+        FITTED, table.calls, FITTED, sigma, times, tuple(range(table.calls)), dense(mine), fit
     )
     labels = problem.error(mine, "labels") if "labels" in problem.parts else None
     evaluations = table.evaluations if problem.free else table.calls

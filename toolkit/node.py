@@ -64,7 +64,7 @@ class Node(Backend):
 def request_of(todo: Plan) -> dict[str, Any]:
     """A run in the words of `stream` in toolkit.js."""
     table, condition = dense(todo.tableau), todo.condition
-    ends = [k for k, row in enumerate(todo.tableau.rows) if row.ends_step]
+    ends = todo.tableau.ends
     tableau = {"data": table.reshape(-1).tolist(), "shape": table.shape, "ends": ends}
     tableau |= {"times": todo.times, "sigma": float(todo.scales(todo.times[0]).sigma)}
     request: dict[str, Any] = {
