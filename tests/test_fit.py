@@ -470,7 +470,8 @@ def test_from_a_run_to_samples(toolkit, tiny, tmp_path):
     assert "4 samples, 3 network calls each" in out
     mine = np.load(tmp_path / "a.npy")
     np.testing.assert_array_equal(mine, runtimes.sample(runtimes.load(file), 4, calls=3))
-    for words in (("--calls", 4), ("--calls", 3, "--steps", 3), ("--calls", 3, "-s", "dopri5")):
+    beside = (("--steps", 3), ("-s", "dopri5"), ("--eta", 0), ("--diffusion", "zero"))
+    for words in (("--calls", 4), *(("--calls", 3, *more) for more in beside)):
         code, _, err = toolkit("sample", file, *words, "--out", tmp_path / "b.npy")
         assert (code, err.count("\n")) == (2, 1)
 

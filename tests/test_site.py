@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import json
+import os
 import re
+import sys
 
 import onnx
 import pytest
@@ -114,6 +116,14 @@ def test_a_name_is_no_markup(sampler, dist, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "<img" not in page
     assert config_of(page)["name"] == evil.name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(sampler, dist, tmp_path):
+    odd = tmp_path / os.fsdecode(b"m\xff.onnx")
+    odd.write_bytes(sampler.read_bytes())
+    site.write_page(tmp_path / "page.html", odd, dist)
+    assert config_of((tmp_path / "page.html").read_text())["name"] == "m\ufffd.onnx"
 
 
 def unshown(path, name):
