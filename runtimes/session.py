@@ -15,17 +15,11 @@ from .choices import choose
 from .contracts import match
 from .limits import WATCHDOG, Limits, cancelled_after, default_limits
 from .modelfile import ModelError, ModelFile
+from .providers import PROVIDERS, chain
 from .spec import Spec, from_json
 from .tableaus import Ready
 from .widen import widened
 
-# A person's word -> ONNX Runtime's provider and its options.
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {}),
-    "coreml": ("CoreMLExecutionProvider", {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}),
-    "directml": ("DmlExecutionProvider", {}),
-}
 Floats = NDArray[np.float32]
 _ARENA = (
     threading.Lock()
@@ -129,9 +123,14 @@ class Model:
             out[rows] = found
         return out
 
-    def run(self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int) -> list[Any]:
-        """One run of the graph as it is. Raises ModelError for what fails in it, named by its `rows`."""
-        found: list[Any] = self.watched(lambda o: self.session.run(outputs, feeds, o), rows)
+    def run(
+        self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int, calls: int = 1
+    ) -> list[Any]:
+        """One run of the graph as it is, of so many network calls.
+
+        Raises ModelError for what fails in it, named by its `rows`.
+        """
+        found: list[Any] = self.watched(lambda o: self.session.run(outputs, feeds, o), rows, calls)
         return found
 
     def watched(self, call: Callable[[Any], Any], rows: int, calls: int = 1) -> Any:
@@ -182,7 +181,7 @@ def load(
 ) -> Model:
     """The model at `path`, ready to sample.
 
-    provider: cpu, cuda, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
+    provider: cpu, cuda, tensorrt, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
     A named provider that is missing is an error, never a silent fallback. threads: 0 lets ONNX
     Runtime choose. limits: the memory and time it may take; see `default_limits` for what None means.
     Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
@@ -252,7 +251,7 @@ def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
     # else bytes 4..7 decide, and a file that is a good .onnx to `modelfile` could be an .ort inside
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.use_env_allocators", "1")
-    wanted = PROVIDERS[provider]
+    wanted = chain(provider, file, ort.__version__)
     content = widened(file.content) if modelfile.PRECISION_KEY in file.metadata else file.content
     try:
         with _ARENA, cancelled_after(options, limits.load):
@@ -260,14 +259,14 @@ def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
             session = ort.InferenceSession(
                 content,
                 options,
-                providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
+                providers=wanted,
                 enable_fallback=0,
                 # it computes outside the arena: 40 bytes of file would become gigabytes
                 disabled_optimizers=["ConstantFolding"],
             )
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
         raise _not_opened(file, error, limits) from None
-    if session.get_providers()[0] != wanted[0]:
+    if session.get_providers()[0] != wanted[0][0]:
         raise ModelError(
             f"{file.path}: expected to run on {provider}, got {session.get_providers()[0]}; "
             "see onnxruntime's installation notes, or use --provider cpu"

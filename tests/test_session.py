@@ -7,8 +7,9 @@ import pytest
 from onnx import helper
 
 from runtimes.modelfile import ModelError
+from runtimes.providers import PROVIDERS
 from runtimes.schedules import SCHEDULES
-from runtimes.session import PROVIDERS, load
+from runtimes.session import load
 from runtimes.spec import Condition
 
 from .problems import (

@@ -33,7 +33,10 @@ from toolkit.cli.progress import Bar
 @click.option("--seed", default=0, show_default=True, help="Of probes and dequantisation.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
-    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, tensorrt, coreml or directml.",
 )
 @click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
 @click.option("-o", "--out", help="A .npz for every row's figures.")

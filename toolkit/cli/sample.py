@@ -66,7 +66,10 @@ from toolkit.cli.words import one_line
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
-    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, tensorrt, coreml or directml.",
 )
 @click.option(
     "--how",
