@@ -48,7 +48,16 @@ GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
+THREADS = ("test_work.py", "so_many or without_work or more_places")
+BOUND = ("test_ways.py", "bound")
+TOLD = ("test_providers.py", "rounded or recorded or engines")
+
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("work.py", ">= WORTH else 1", ">= 0 else 1", THREADS),
+    ("work.py", "SPIN = 20", "SPIN = 100_000", THREADS),
+    ("bound.py", "with self.lock:", "if self.lock:", BOUND),
+    ("providers.py", "{file.digest[:32]}", "{file.form}", TOLD),
+    ("providers.py", '"use_tf32": "0"', '"use_tf32": "1"', TOLD),
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
     ("tableau.py", "draw=draw - 1 if draw", "draw=draw if draw", READ),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from runtimes.adaptive import PAIRS
+from toolkit.cli import numbers
 from toolkit.cli.progress import Bar
 
 
@@ -38,7 +39,9 @@ from toolkit.cli.progress import Bar
     show_default=True,
     help="cpu, cuda, tensorrt, coreml or directml.",
 )
-@click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
+@click.option(
+    "--threads", default="0", show_default=True, help="So many, all, or 0: by the network's size."
+)
 @click.option("-o", "--out", help="A .npz for every row's figures.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
 def likelihood(
@@ -53,7 +56,7 @@ def likelihood(
     seed: int,
     batch: int,
     provider: str,
-    threads: int,
+    threads: str,
     out: str | None,
     force: bool,
 ) -> None:
@@ -83,7 +86,12 @@ def likelihood(
     rows, condition, known_step = _rows(data, count)
     step = known_step if step is None else step
     with stopped_by_signals():
-        opened = runtimes.load(model, provider=provider, threads=threads)
+        opened = runtimes.load(
+            model,
+            provider=provider,
+            threads=numbers.threads(threads),
+            rows=min(batch, len(rows)),
+        )
         kind, started = opened.spec.condition.kind, time.perf_counter()
         request: dict[str, Any] = {} if kind == "none" else {kind: condition}
         if label is not None:
