@@ -28,7 +28,17 @@ from runtimes.timing import Clock, Quartiles
 from . import machine
 from .costs import FINE, steps_of
 from .floor import bare_calls
-from .peers import USUAL, Contender, Draw, Wanted, open_files, open_peers, ours, precision_of
+from .peers import (
+    USUAL,
+    Contender,
+    Draw,
+    Wanted,
+    is_network,
+    open_files,
+    open_peers,
+    ours,
+    precision_of,
+)
 from .starts import Start, cold_start, one_of
 
 SOLVERS = ("euler", "heun", "ab2", "dpmpp_2m", "unipc2", "rk4")  # candidates where none are given
@@ -123,6 +133,7 @@ def measure(
     settings = machine.facts() | {
         "clock": clock, "rounds": rounds, "samples": n, "request": dict(request),
         "threads": told, "fine": f"{first.file.path.stem}, rk4, 100 steps",
+        "bare": next((one.name for one in cold if is_network(one)), None),
     }  # fmt: skip
     return Result(tuple(rows), starts, compiling, absent, settings)
 

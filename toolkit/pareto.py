@@ -15,6 +15,7 @@ from .plots import GREY, INK, figure
 from .starts import Start
 
 LESS = 0.01
+NEAR = 1.5  # times the error of another: no word of its own in the picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +55,8 @@ def table(result: Result) -> str:
         lines.append(f"  absent: {names} ({why})")
     fine = result.settings["fine"]
     lines.append(f"  * every faster choice ends farther from the fine solution ({fine})")
-    if any(row.bare for row in result.rows):
-        lines.append("  / bare: the time over that of as many bare calls of the network")
+    if bare := result.settings["bare"]:
+        lines.append(f"  / bare: the time over that of as many bare calls of {bare}")
     return "\n".join(lines)
 
 
@@ -141,7 +142,9 @@ def pareto_figure(rows: Sequence[Row]) -> "Figure":
         axes.set_title(f"batch {batch}, {counts}", color=INK, fontsize=10)
     page.axes[0].set_ylabel("end error", color=INK)
     handles, labels = page.axes[0].get_legend_handles_labels()
-    page.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    page.legend(
+        handles, labels, loc="outside right center", frameon=False, fontsize=9, handlelength=3.2
+    )
     page.suptitle(
         "Error against time: the ringed choices are beaten by none", color=INK, fontsize=12
     )
@@ -153,8 +156,8 @@ def _looks(files: Sequence[bool]) -> list[dict[str, Any]]:
     looks = []
     for k, file in enumerate(files):
         before = sum(other == file for other in files[:k])
-        style = "-" if file else (0, (4, 2))
-        looks.append({"color": COLOURS[before % len(COLOURS)], "linestyle": style})
+        style = {"linestyle": "-", "marker": "o"} if file else {"linestyle": "--", "marker": "s"}
+        looks.append({"color": COLOURS[before % len(COLOURS)], **style})
     return looks
 
 
@@ -162,7 +165,7 @@ def _line(axes: "Axes", rows: Sequence[Row], label: str, look: dict[str, Any]) -
     """One contender from few calls to many, its quartiles as bars."""
     low, middle, high = zip(*(row.milliseconds for row in rows), strict=True)
     error = [row.error for row in rows]
-    axes.plot(middle, error, linewidth=1.6, marker="o", markersize=4, label=label, **look)
+    axes.plot(middle, error, linewidth=1.6, markersize=4, label=label, **look)
     axes.hlines(error, low, high, color=look["color"], linewidth=4.0, alpha=0.25)
     _logarithmic(axes)
     axes.set_xlabel("milliseconds per sample", color=INK)
@@ -176,13 +179,16 @@ def _front(axes: "Axes", best: Sequence[Row]) -> None:
     axes.plot(
         time, error, "o", markersize=10, markerfacecolor="none", color=INK, label="on the front"
     )
-    told = dict[tuple[str, int], Row]()
-    for row in best:  # the fastest of those that make the same calls
-        told.setdefault((row.solver, row.calls), row)
-    for (solver, calls), row in told.items():
+    told = list[Row]()
+    for row in best:  # of those that make the same calls and end as near, the fastest
+        same = [one for one in told if (one.solver, one.calls) == (row.solver, row.calls)]
+        if all(row.error * NEAR < one.error for one in same):
+            told.append(row)
+    for row in told:
         axes.annotate(
-            f"{solver} {calls}", (row.milliseconds[1], row.error), (-6, -9), ha="right", va="top",
-            textcoords="offset points", fontsize=8, color="#777777",
+            f"{row.solver} {row.calls}", (row.milliseconds[1], row.error), (-6, -9), ha="right",
+            va="top", textcoords="offset points", fontsize=8, color="#777777",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )  # fmt: skip
 
 
