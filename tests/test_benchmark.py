@@ -87,15 +87,18 @@ def error_of(model, fine, solver, steps):
 
 
 def test_a_fitted_tableau_takes_part_beside_the_solvers(files, tmp_path):
-    """One that is rk4's own, so its error is known; the file without it has no such row."""
+    """One that is rk4's own, so its error is known; the file without it and another loop have no such row."""
     own = tableaus.ready(mixture_spec(), "rk4", 1, "uniform")
     path, plain = tmp_path / "known.onnx", runtimes.load(files[0])
     with_fitted(plain.file, (replace(own, solver="fitted", steps=4),), path)
     mine = peers.open_files([path, files[0]], "cpu", 1)
+    theirs, _ = peers.open_peers(["diffusers"], peers.Wanted(mine, None, 1, 1, REQUEST))
+    mine += theirs
     runs = benchmark._runs(mine, lambda own: {4: ("euler", 4), 8: ("euler", 8)}, 1, REQUEST)
     names = [(run.name, run.solver, run.calls) for run in runs]
     assert names.count(("known, fitted", "fitted", 4)) == 1
-    assert [name for name, *_ in names] == ["known"] * 2 + ["known, fitted"] + ["plain"] * 2
+    others = ["plain"] * 2 + ["diffusers"] * 2
+    assert [name for name, *_ in names] == ["known"] * 2 + ["known, fitted", *others]
     (fit,) = [run for run in runs if run.solver == "fitted"]
     x = fit.go()
     exact = runtimes.sample(plain, 1, seed=5, solver="rk4", steps=1)

@@ -108,6 +108,18 @@ def test_a_path_of_which_diffusers_knows_nothing(tmp_path):
     )
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino")
+def test_openvino_takes_no_loop(tmp_path):
+    """Its tableau is no input any more; with a condition it is not even read."""
+    from toolkit import openvino_model
+
+    plain = write(tmp_path / "plain.onnx", "sampler", mixture_graph(), mixture_spec())
+    assert [value.any_name for value in openvino_model.compiled(plain, 1).compiled.inputs] == ["x"]
+    told = write(tmp_path / "told.onnx", "sampler", mixture_graph(True), mixture_spec(True))
+    with pytest.raises(RuntimeError, match="Scan"):
+        openvino_model.compiled(told, 1)
+
+
 def test_what_is_missing_is_said(tmp_path):
     """A file that is no network alone, and no run folder."""
     write(tmp_path / "loop.onnx", "sampler", mixture_graph(), mixture_spec())

@@ -197,10 +197,11 @@ def _runs(
     for contender in contenders:
         model, name, best = contender.model, contender.name, chosen(contender.solvers)
         ways = [(name, solver, k, _asked(request, solver, k)) for solver, k in best.values()]
-        fits = {one.steps for one in getattr(model, "tableaus", ()) if one.solver == FITTED}
+        ready = () if contender.solvers else getattr(model, "tableaus", ())
+        fits = {one.steps for one in ready if one.solver == FITTED}
         ways += [
             (f"{name}, fitted", FITTED, count, {**request, "calls": count})
-            for count in sorted(fits & best.keys() if not contender.solvers else ())
+            for count in sorted(fits & best.keys())
         ]
         for shown, solver, steps, asked in ways:
             calls = runtimes.plan(model, 1, **one_of(asked)).calls

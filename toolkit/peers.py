@@ -156,8 +156,9 @@ def _diffusers(name: str, wanted: Wanted) -> Contender | str:
 
     if wanted.plain is None:
         return NO_PLAIN
-    model = wanted.plain.model
-    return _looped(name, wanted, model, loop_diffusers.around_file, _lines(model.file.path, "cpu"))
+    file, provider = wanted.plain.model, wanted.plain.provider
+    lines = _lines(file.file.path, provider)
+    return _looped(name, wanted, file, loop_diffusers.around_file, lines, provider)
 
 
 def _diffusers_torch(name: str, wanted: Wanted) -> Contender | str:
@@ -209,8 +210,9 @@ def _looped(
     model: Sampleable,
     around: Callable[[Any], Network],
     lines: str,
+    provider: str = "cpu",
 ) -> Contender | str:
-    """diffusers' loop around a network, the one that around(model) has."""
+    """diffusers' loop around the network that around(model) is; lines: as `_hosted` takes them."""
     import torch
 
     from . import loop_diffusers as theirs
@@ -224,7 +226,7 @@ def _looped(
 from toolkit.loop_diffusers import {around.__name__}, draw
 draw(model, {around.__name__}(model), 1, 1, {{**request, "solver": {solvers[0]!r}}})"""
     return Contender(
-        name, name, "fp32", "cpu", wanted.threads, model,
+        name, name, "fp32", provider, wanted.threads, model,
         partial(theirs.draw, model, around(model)), solvers, first,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ import click
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, coreml, directml.")
 @click.option("--threads", default=0, show_default=True, help="0 measures one against all cores.")
 @click.option("--run", help="The run folder the files come from, for the peers that need it.")
-@click.option("--peers", default="usual", show_default=True, help="See below; or all, or none.")
+@click.option("--peers", default="usual", show_default=True, help="Names, or usual, all, none.")
 @click.option("-n", "--count", default=64, show_default=True, help="Samples for the error.")
 @click.option("-l", "--label", help="A label, or several to cycle through.  [all]")
 @click.option("-g", "--guidance", type=float, help="[the model's own]")
