@@ -13,6 +13,7 @@ show that the first axis is still the batch.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 from onnx import TensorProto
@@ -167,13 +168,14 @@ def before(
     (2B, *middle, F) of the condition, (K, M, *middle, F) of both; F is the sum of the widths.
     """
     page = Outside(g, parts, feeds, most)
+    every = [node for nodes in parts.ahead.values() for node in nodes]
+    constant = needed(every, parts.constant)
+    g.constants |= weights(network, [*every, *constant], page.constant)
+    for node in constant:
+        g.again(node, page.constant)
     for source, nodes in parts.ahead.items():
         for node in nodes:
-            g.again(node, lambda name, source=source: page.at(source, name))  # type: ignore[misc]
-    every = [node for nodes in parts.ahead.values() for node in nodes]
-    for node in needed(every, parts.constant):
-        g.again(node, page.constant)
-    g.constants |= weights(network, [*every, *needed(every, parts.constant)], page.constant)
+            g.again(node, partial(page.at, source))
     return [page.joined(crossing) for crossing in parts.crossings]
 
 

@@ -288,6 +288,7 @@ def test_every_precision_leaves_the_loop_as_far_as_it_may(tmp_path, traced, name
     assert not operators(parts.late)["Sin"]
     ranges = operators(one for some in parts.ahead.values() for one in some)
     assert not ranges["DynamicQuantizeLinear"]  # its range is the batch's
+    onnx.checker.check_model(sampler(small, spec), full_check=True)
     loops_agree(tmp_path, small, spec, **{"context": None, **asked_of(spec, 3)})
 
 
