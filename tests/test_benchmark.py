@@ -241,6 +241,17 @@ def test_the_picture_is_a_panel_for_each_batch_with_rings_on_its_front():
     assert {text.get_text() for text in page.legends[0].get_texts()} == {"a", "b", "on the front"}
 
 
+def test_errors_that_differ_by_a_rounding_lie_on_one_height():
+    rows = [made_row("a", 1, 4, 1.0, 0.1), made_row("b", 1, 4, 1.1, 0.1 + 1e-9)]
+    page = pareto.pareto_figure(rows)
+    page.draw_without_rendering()
+    (axes,) = page.axes
+    low, high = axes.transData.transform([(1.0, rows[0].error), (1.1, rows[1].error)])
+    assert abs(low[1] - high[1]) < 0.1  # of a pixel
+    for axis, (least, most) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        assert sum(least <= tick <= most for tick in axis.get_majorticklocs()) >= 2
+
+
 def test_a_peer_is_dashed_and_no_two_lines_look_alike():
     """Even where there are more of them than colours."""
     names = [f"file {k}" for k in range(6)] + [f"peer {k}" for k in range(6)]

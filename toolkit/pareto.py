@@ -16,6 +16,8 @@ from .starts import Start
 
 LESS = 0.01
 NEAR = 1.5  # times the error of another: no word of its own in the picture
+SPAN = 6.0  # what an axis shows at least: largest over smallest
+FILE, PEER = {"linestyle": "-", "marker": "o"}, {"linestyle": "--", "marker": "s"}
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,15 +131,16 @@ def pareto_figure(rows: Sequence[Row]) -> "Figure":
     page = figure(4.9 * len(batches) + 1.8, 4.6, columns=len(batches))
     names = list(dict.fromkeys((row.name, row.provider, row.engine) for row in rows))
     providers = {provider for _, provider, engine in names if engine == OURS}
-    looks = _looks([engine == OURS for _, _, engine in names])
     for axes, batch in zip(page.axes, batches, strict=True):
         mine = [row for row in rows if row.batch == batch]
-        for (name, provider, _), look in zip(names, looks, strict=True):
+        for k, (name, provider, engine) in enumerate(names):
+            look = {"color": COLOURS[k % len(COLOURS)], **(FILE if engine == OURS else PEER)}
             own = [row for row in mine if (row.name, row.provider) == (name, provider)]
             if own:
                 label = name if len(providers) == 1 else f"{name}, {provider}"
                 _line(axes, sorted(own, key=lambda row: row.calls), label, look)
         _front(axes, on_front(mine))
+        axes.set(xlim=_wide(axes.get_xlim()), ylim=_wide(axes.get_ylim()))
         counts = " or ".join(_threads(count) for count in sorted({row.threads for row in mine}))
         axes.set_title(f"batch {batch}, {counts}", color=INK, fontsize=10)
     page.axes[0].set_ylabel("end error", color=INK)
@@ -149,16 +152,6 @@ def pareto_figure(rows: Sequence[Row]) -> "Figure":
         "Error against time: the ringed choices are beaten by none", color=INK, fontsize=12
     )
     return page
-
-
-def _looks(files: Sequence[bool]) -> list[dict[str, Any]]:
-    """How each contender's line looks: a file's is solid, a peer's dashed, each kind in its own colours."""
-    looks = []
-    for k, file in enumerate(files):
-        before = sum(other == file for other in files[:k])
-        style = {"linestyle": "-", "marker": "o"} if file else {"linestyle": "--", "marker": "s"}
-        looks.append({"color": COLOURS[before % len(COLOURS)], **style})
-    return looks
 
 
 def _line(axes: "Axes", rows: Sequence[Row], label: str, look: dict[str, Any]) -> None:
@@ -190,6 +183,13 @@ def _front(axes: "Axes", best: Sequence[Row]) -> None:
             va="top", textcoords="offset points", fontsize=8, color="#777777",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )  # fmt: skip
+
+
+def _wide(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits of a logarithmic axis, `SPAN` apart or more: two ticks at least, and roundings are not seen."""
+    low, high = limits
+    more = max(1.0, SPAN / (high / low)) ** 0.5
+    return low / more, high * more
 
 
 def _logarithmic(axes: "Axes") -> None:
