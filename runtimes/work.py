@@ -11,6 +11,10 @@ multiplications the largest one of a call takes (see `product`):
     DiT of 1.3 M, 4 rows       25 M         1.06            1.81         1.41
     convolutions of 64         29 M         0.75            1.25         2.08
     DiT of 7 M, 4 rows        403 M         0.55            1.15         2.01
+    DiT-S/2, 1 row            906 M         1.21            1.17         1.91
+
+(No call of DiT-S/2 is short enough to have had a second core for all of it; with ONNX Runtime's spinning the
+same took 2.05.)
 
 CPU time of one thread for a sample, beside the best of 1, 4, 8, 16, 64, 256, 1024 and all in a call:
 
