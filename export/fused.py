@@ -174,18 +174,20 @@ def _part(view: View, name: str) -> Heads | None:
 
 
 def _taken(view: View, name: str) -> tuple[str, int]:
-    """(a, i) of a value a[i], as torch and MLX write it; ("", 0) of any other."""
-    node = view.maker(name, "Gather", "Squeeze")
-    if node and node.op_type == "Squeeze" and view.number(node.input[-1]) == 0:
-        node = view.maker(node.input[0], "Slice")
+    """(a, i) of a value a[i], by Gather or by Slice and Squeeze; ("", 0) of any other."""
+    gather, squeeze = view.maker(name, "Gather"), view.maker(name, "Squeeze")
+    first = squeeze is not None and view.number(squeeze.input[-1]) == 0
+    cut = view.maker(squeeze.input[0], "Slice") if squeeze and first else None
+    node = gather or cut
     numbers = [view.number(value) for value in node.input[1:]] if node else [None]
     index = numbers[0]
     if not node or index is None or index < 0:
         return "", 0
-    first = numbers == [index, index + 1, 0] or (
-        node.op_type == "Gather" and attribute(node, "axis", 0) == 0
-    )
-    return (node.input[0], int(index)) if first else ("", 0)
+    if node is gather and attribute(node, "axis", 0) != 0:
+        return "", 0
+    if node is cut and numbers != [index, index + 1, 0]:
+        return "", 0
+    return node.input[0], int(index)
 
 
 # profile -> the rules that a network's graph goes through, one after the other

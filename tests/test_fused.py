@@ -263,6 +263,25 @@ def test_drawn_attentions_become_one_node(seed):
     same(before, after)
 
 
+def test_constants_that_are_nodes_are_seen_through():
+    """As older exporters write them, here the scale as 1 / 2 and the shapes."""
+    before = graph(by="by")
+    half = [
+        helper.make_node("Constant", [], ["one"], value_float=1.0),
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Div", ["one", "two"], ["by"]),
+    ]
+    for tensor in before.graph.initializer:
+        half.append(helper.make_node("Constant", [], [tensor.name], value=tensor))
+    nodes, inputs = [*half, *before.graph.node], [v for v in before.graph.input if v.name != "by"]
+    del before.graph.node[:], before.graph.initializer[:], before.graph.input[:]
+    before.graph.node.extend(nodes)
+    before.graph.input.extend(inputs)
+    after = rewritten(before, "fast")
+    assert kinds(after) == {"Attention": 1}
+    same(before, after)
+
+
 NOT = {
     "scores are returned too": {"twice": "scores"},
     "weights are returned too": {"twice": "weights"},

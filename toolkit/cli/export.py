@@ -65,8 +65,8 @@ def export(
     beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks). Its samples are held
     against those of fp32 from the same seeds; too large an end error writes nothing either.
 
-    The --profile fast makes one node of attention, which the CPU runs faster; it needs ONNX Runtime 1.23 or
-    newer. portable runs everywhere.
+    The --profile fast makes one node of attention: faster on a CPU, with ONNX Runtime 1.23 or newer.
+    portable runs everywhere.
 
     What toolkit fit left in RUN goes into the file too.
 
