@@ -54,7 +54,16 @@ BARE = ("test_peers.py", "bare_calls_are_of")
 RATIO = ("test_benchmark.py", "stands_beside")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
+THREADS = ("test_work.py", "so_many or without_work or more_places")
+BOUND = ("test_ways.py", "bound")
+TOLD = ("test_providers.py", "rounded or recorded or engines")
+
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("work.py", ">= WORTH else 1", ">= 0 else 1", THREADS),
+    ("work.py", "SPIN = 20", "SPIN = 100_000", THREADS),
+    ("bound.py", "with self.lock:", "if self.lock:", BOUND),
+    ("providers.py", "{file.digest[:32]}", "{file.form}", TOLD),
+    ("providers.py", '"use_tf32": "0"', '"use_tf32": "1"', TOLD),
     ("toolkit/loop_diffusers.py", "step(-velocity(x, t)", "step(velocity(x, t)", LOOPS),
     ("toolkit/loop_diffusers.py", "todo.weight != 1.0", "todo.weight == 1.0", LOOPS),
     ("toolkit/floor.py", "np.concatenate([x, x])", "np.concatenate([x, -x])", BARE),
