@@ -136,4 +136,4 @@ def _rms(x: NDArray[Any]) -> Any:
 
 
 # precision -> the largest end error: 4 to 10 times what the digits network shows, unguided
-TOLERANCES = {"fp16": 2e-3, "bf16": 1e-2, "int8": 5e-2, "uint8": 5e-2}
+TOLERANCES = {"fp16": 2e-3, "bf16": 1e-2, "int8": 5e-2, "uint8": 5e-2, "w8": 2e-2, "w4": 1e-1}
