@@ -23,7 +23,7 @@ from runtimes.spec import Spec, to_json
 
 from .derivatives import with_product
 from .fidelity import judge
-from .precision import rewritten
+from .precision import in_one_piece, rewritten
 from .sampler import sampler, seeded
 from .unrolled import unrolled
 from .verify import ParityError, Report, compare
@@ -59,17 +59,23 @@ def write(
     what growing the form raises; then nothing is written.
     """
     grow = GROW[choose("form", form, GROW)]
-    small = None if precision == "fp32" else _smaller(network, form, precision)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
     proto = grow(network, spec, batch)
+    small = None
+    if (
+        precision != "fp32" and form == "unrolled"
+    ):  # grown in float32, as it works its constants out
+        small = in_one_piece(proto, precision)
+    elif precision != "fp32":
+        small = grow(rewritten(network, precision), spec, batch)
     model = _opened(path, proto, notes)
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     if small is not None:
-        proto = grow(small, spec, batch)
+        proto = small
         found = judge(model, _opened(path, proto, notes), precision)
         report = replace(report, fidelity=found)
         if not (found.passes or accept):
@@ -83,15 +89,6 @@ def write(
     notes[modelfile.REPORT_KEY] = report.to_json()
     write_whole(path, sealed(proto, notes), overwrite=overwrite)
     return report
-
-
-def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelProto:
-    if form == "unrolled":  # its constants are worked out, so no Cast would be left
-        raise ValueError(
-            f"precision: expected fp32 for the form unrolled, got {precision!r}; leave it out: phones and "
-            "NPUs choose their own"
-        )
-    return rewritten(network, precision)
 
 
 def _opened(path: Path, proto: onnx.ModelProto, notes: dict[str, str]) -> session.Model:

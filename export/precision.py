@@ -7,7 +7,7 @@
                   gets smaller, not the time; every other weight is kept as fp16
 
 A rewrite is applied to the network before a form grows around it, so solver, state and tableau are
-never touched. Standard operators only. Signed
+never touched; the unrolled graph alone is rewritten when it is there. Standard operators only. Signed
 numbers of int8 have 7 bits: processors with AVX2 alone add two products u8 x s8 in 16 bits, and
 255 (127 + 127) overflows there without a word; 255 (63 + 63) cannot.
 
@@ -59,6 +59,19 @@ def rewritten(network: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     _lift(copy.graph)
     rewrite(copy.graph)
     return copy
+
+
+def in_one_piece(unrolled: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The same for an unrolled graph, where a weight stands once for all calls. Raises as `rewritten`.
+
+    Those of `IN_CALLS` are refused: they add nodes to every call that no phone's processor takes.
+    """
+    if known(precision) in IN_CALLS:
+        raise ValueError(
+            f"precision: expected one that keeps the form unrolled in one piece, got {precision!r}; take "
+            "fp16, or w8"
+        )
+    return rewritten(unrolled, precision)
 
 
 def fp32(graph: onnx.GraphProto) -> None:
@@ -293,6 +306,8 @@ def _nothing(precision: str, wanted: str) -> ValueError:
 REFUSED = {
     "qint8": "signed weights of 8 bits are wrong by a fifth where the processor has AVX2 alone; int8 has 7",
 }
+# those that are computed in, at every call
+IN_CALLS = ("int8", "uint8")
 # precision -> what it makes of a network's graph, in place
 PRECISIONS: dict[str, Callable[[onnx.GraphProto], None]] = {
     "fp32": fp32,

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
 from export import ParityError, TorchModel, blocks, fidelity, forms, precision
+from export.placement import placement
 from export.torch_export import _trace
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec
@@ -552,9 +553,32 @@ def test_a_node_that_is_none_of_ours_is_left_to_onnxruntime(change):
     np.testing.assert_array_equal(run(wide, x), run(made, x))
 
 
-def test_unrolled_has_no_precision_of_its_own(trained, tmp_path):
-    with pytest.raises(ValueError, match="expected fp32 for the form unrolled, got 'fp16'"):
-        write(trained, tmp_path / "a.onnx", "unrolled", precision="fp16")
+@pytest.mark.parametrize("name", precision.PRECISIONS)
+def test_unrolled_in_fewer_bits_is_one_piece_still(name, trained, exact, tmp_path):
+    if name in precision.IN_CALLS:
+        with pytest.raises(ValueError, match=f"form unrolled in one piece, got '{name}'; take fp"):
+            write(trained, tmp_path / "a.onnx", "unrolled", precision=name)
+        return
+    found = write(trained, tmp_path / "a.onnx", "unrolled", precision=name).fidelity
+    small = runtimes.load(tmp_path / "a.onnx", threads=1)
+    taken = {row.provider: row for row in placement(small.file.content)}
+    assert taken["coreml"].whole
+    assert taken["nnapi"].whole
+    x, x32 = (runtimes.sample(m, 8, label=list(range(8)), seed=3) for m in (small, exact))
+    apart = np.median(np.abs(x - x32)) / np.abs(x32).max()
+    if name == "fp32":
+        assert apart < 1e-6
+        assert found is None
+        return
+    assert 1e-6 < apart < fidelity.TOLERANCES[name]
+    assert found.passes
+    assert found.size < SIZES[name] + 0.15  # the nodes of twelve calls
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert (
+        len(casts) < 12 < 40 < len(products)
+    )  # a weight once, and once more in each of twelve calls
 
 
 def test_images_with_convolutions_in_half():

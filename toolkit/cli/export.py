@@ -64,7 +64,7 @@ def export(
     A --precision keeps the weights in fewer bits: fp16 (half the file, the same speed), bf16 (for weights
     beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks), w8 or w4 (a quarter and a
     sixth: the matrices alone, the speed stays). Its samples are held against those of fp32 from the same
-    seeds; too large an end error writes nothing either.
+    seeds; too large an end error writes nothing either. The form unrolled has all but int8 and uint8.
 
     What toolkit fit left in RUN goes into the file too.
 
