@@ -6,14 +6,14 @@
 
 ONNX Runtime would do it when it folds constants, but that is off here (see `session`), and these nodes
 would be paid at every call: a Cast is up to a third of it for a small network. Those of float16 outside a
-loop it does itself, with less memory, so they stay. So does what is not written above. A weight is cast
-once, what was made of it is used once, and no node makes more than two numbers of one: all that is made
-is at most eight times the bytes that stand in the file.
+loop, with one reader, it does itself, with less memory, so they stay. So does what is not written above. A
+weight is cast once, what was made of it is used once, and no node makes more than two numbers of one: all
+that is made is at most eight times the bytes that stand in the file.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,25 +41,25 @@ def widened(content: bytes) -> bytes:
 
 
 def _outside(message: Bytes) -> Parts:
-    return _graph(message, NUMBERS.keys() - {FLOAT16})
+    return _graph(message, inside=False)
 
 
 def _inside(message: Bytes) -> Parts:
-    return _graph(message, NUMBERS.keys())
+    return _graph(message, inside=True)
 
 
-def _graph(message: Bytes, kinds: Set[int]) -> Parts:
-    """A graph with float32 weights in place of the nodes that make them of weights of those `kinds`."""
+def _graph(message: Bytes, *, inside: bool) -> Parts:
+    """A graph, in a loop or not, with float32 weights in place of the nodes that make them."""
     fields = list(_fields(message))
     nodes = {at: _read(one, NODE) for at, (tag, _, one) in enumerate(fields) if tag == GRAPH_NODE}
     tensors = [_read(one, TENSOR) for tag, _, one in fields if tag == GRAPH_WEIGHT]
     weights = {
         text(one, "name").encode(): _weight(one)
         for one in tensors
-        if number(one, "data_type") in kinds and "raw_data" in one
+        if number(one, "data_type") in NUMBERS and "raw_data" in one
     }
     reads = Counter(bytes(name) for node in nodes.values() for name in messages(node, "input*"))
-    known, parts = Known(weights, reads), Parts()
+    known, parts = Known(weights, reads, inside), Parts()
     for at, (_, whole, payload) in enumerate(fields):
         if at in nodes and text(nodes[at], "op_type") in BLOCKS:
             parts += _field(GRAPH_NODE, _changed(payload, NODE_ATTRIBUTE, _attribute))
@@ -78,12 +78,13 @@ def _attribute(message: Bytes) -> Parts:
 class Known:
     """What a graph knows before a call, by name.
 
-    weights: of few bits, as they stand there. reads: how many inputs a name is. made: by nodes, and not
-    used up by another.
+    weights: of few bits, as they stand there. reads: how many inputs a name is. inside: a loop. made: by
+    nodes, and not used up by another.
     """
 
     weights: dict[bytes, Array]
     reads: Counter[bytes]
+    inside: bool
     made: dict[bytes, Array] = field(default_factory=dict)
 
     def takes(self, node: Found) -> bool:
@@ -95,8 +96,12 @@ class Known:
         to = sum(number(_read(one, ATTRIBUTE), "i") for one in attributes)
         rule = RULES.get((text(node, "op_type"), len(names), to))
         values = [value for name in names if (value := self._value(name)) is not None]
-        made = rule(*values) if rule and len(values) == len(names) else None
-        if made is None or len(outputs) != 1 or len(attributes) > 1:
+        if rule is None or len(values) < len(names) or len(outputs) != 1 or len(attributes) > 1:
+            return False
+        if values[0].dtype == np.float16 and not self.inside and self.reads[outputs[0]] == 1:
+            return False
+        made = rule(*values)
+        if made is None:
             return False
         for name in names:
             self.made.pop(name, None)

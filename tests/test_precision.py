@@ -436,6 +436,9 @@ def test_casts_of_weights_are_done_once_before_a_session(name, form, trained):
         np.testing.assert_array_equal(after[1][node.output[0]], halves[stem].astype(np.float32))
 
 
+UNFOLDED = ["ConstantFolding"]  # as in a session of ours
+
+
 def operators(content, **options):
     """The operators of a graph and of those inside it as ONNX Runtime runs it, counted."""
     import onnxruntime
@@ -460,7 +463,7 @@ def test_blocks_cost_a_call_nothing(name, form, trained):
         forms.GROW[form](one, spec, 1).SerializeToString()
         for one in (network, precision.rewritten(network, name))
     )
-    unfolded = {"disabled_optimizers": ["ConstantFolding"]}
+    unfolded = {"disabled_optimizers": UNFOLDED}
     ours = operators(exact) + Counter(["Cast"])  # of rows looked up in the table, which is fp16
     assert operators(small) == ours
     assert operators(widened(small), **unfolded) == operators(exact, **unfolded) + Counter(
