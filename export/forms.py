@@ -76,7 +76,11 @@ def write(
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     if small is not None:
         proto = small
-        found = judge(model, _opened(path, proto, notes), precision)
+        words = {
+            **notes,
+            modelfile.PRECISION_KEY: precision,
+        }  # by which a session knows to widen it
+        found = judge(model, _opened(path, proto, words), precision)
         report = replace(report, fidelity=found)
         if not (found.passes or accept):
             raise ParityError(

@@ -472,6 +472,19 @@ def test_blocks_cost_a_call_nothing(name, form, trained):
     assert operators(small, **unfolded).total() > ours.total() + 7
 
 
+def test_the_gate_times_the_file_as_it_will_be_opened(trained, tmp_path, monkeypatch):
+    """Widened: the nodes of w4 at every call take several times as long, and a session goes by this key."""
+    opened = []
+
+    def judge(exact, small, name):
+        opened.extend((exact.file.metadata, small.file.metadata))
+        return fidelity.judge(exact, small, name)
+
+    monkeypatch.setattr(forms, "judge", judge)
+    write(trained, tmp_path / "a.onnx", precision="w4")
+    assert [modelfile.PRECISION_KEY in one for one in opened] == [False, True]
+
+
 @pytest.mark.parametrize("name", BITS)
 def test_blocks_widened_are_what_onnxruntime_makes_of_them(name):
     weight = RNG.standard_normal((96, 64)) * 10.0 ** RNG.integers(-6, 6, (96, 64))
