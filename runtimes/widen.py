@@ -1,7 +1,7 @@
 """Weights of few bits -> float32, in the bytes of a model, before ONNX Runtime sees them.
 
-    Cast(W)                                              W of 16 bits
-    Reshape(Mul(Cast(Q), Cast(s)), sizes)                Q of 8 bits, s of 16
+    Cast(W)                                                 W of 16 bits
+    Reshape(Mul(Cast(Q), Cast(s)), sizes)                   Q of 8 bits, s of 16
     Reshape(Mul(Cast(Gather(P, Cast(Q))), Cast(s)), sizes)  Q of 4 bits, P the two numbers of each byte
 
 ONNX Runtime would do it when it folds constants, but that is off here (see `session`), and these nodes

@@ -440,7 +440,7 @@ UNFOLDED = ["ConstantFolding"]  # as in a session of ours
 
 
 def operators(content, **options):
-    """The operators of a graph and of those inside it as ONNX Runtime runs it, counted."""
+    """(in a loop or not, operator) of a graph as ONNX Runtime runs it, counted."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -451,7 +451,7 @@ def operators(content, **options):
         graphs = [onnx.load(f"{folder}/a.onnx").graph]
     for one in graphs:
         graphs += [a.g for node in one.node for a in node.attribute if a.HasField("g")]
-    return Counter(node.op_type for one in graphs for node in one.node)
+    return Counter((k > 0, node.op_type) for k, one in enumerate(graphs) for node in one.node)
 
 
 @pytest.mark.parametrize("form", ["network", "sampler", "seeded"])
@@ -464,11 +464,10 @@ def test_blocks_cost_a_call_nothing(name, form, trained):
         for one in (network, precision.rewritten(network, name))
     )
     unfolded = {"disabled_optimizers": UNFOLDED}
-    ours = operators(exact) + Counter(["Cast"])  # of rows looked up in the table, which is fp16
+    rows = Counter([(False, "Cast")])  # of those looked up in the table, which is fp16
+    ours = operators(exact) + rows
     assert operators(small) == ours
-    assert operators(widened(small), **unfolded) == operators(exact, **unfolded) + Counter(
-        ["Cast"]
-    )
+    assert operators(widened(small), **unfolded) == operators(exact, **unfolded) + rows
     assert operators(small, **unfolded).total() > ours.total() + 7
 
 
@@ -489,7 +488,9 @@ def test_the_gate_times_the_file_as_it_will_be_opened(trained, tmp_path, monkeyp
 def test_blocks_widened_are_what_onnxruntime_makes_of_them(name):
     weight = RNG.standard_normal((96, 64)) * 10.0 ** RNG.integers(-6, 6, (96, 64))
     made = precision.rewritten(single(weight, "Gemm", transB=1), name)
-    wide = onnx.ModelProto.FromString(widened(made.SerializeToString()))
+    content = widened(made.SerializeToString())
+    assert len(content) < made.ByteSize() + 4 * 96 * 64  # the matrix, for nodes that are gone
+    wide = onnx.ModelProto.FromString(content)
     assert [node.op_type for node in wide.graph.node] == ["Gemm"]
     x = np.eye(64, dtype=np.float32)
     np.testing.assert_array_equal(run(wide, x), run(made, x))
@@ -542,13 +543,14 @@ def turned(graph, nodes):
 
 
 def open_size(graph, nodes):
-    at = [t.name for t in graph.initializer].index(nodes["Reshape"].input[1])
-    graph.initializer[at].raw_data = np.array([-1, 32], "<i8").tobytes()
+    (sizes,) = (t for t in graph.initializer if t.name == nodes["Reshape"].input[1])
+    sizes.raw_data = np.array([-1, 64], "<i8").tobytes()
 
 
 def half_pairs(graph, nodes):
     (pairs,) = (t for t in graph.initializer if t.name == nodes["Gather"].input[0])
     pairs.CopyFrom(numpy_helper.from_array(blocks.PAIRS.astype(np.float16), pairs.name))
+    graph.node.add(op_type="Identity", input=nodes["Gather"].output, output=["more"])
 
 
 def over_16_bits(graph, nodes):
@@ -558,15 +560,33 @@ def over_16_bits(graph, nodes):
     graph.node.insert(at, cast)
 
 
+@pytest.mark.parametrize("form", ["network", "sampler"])
 @pytest.mark.parametrize("change", [read_by_another, turned, open_size, half_pairs, over_16_bits])
-def test_a_node_that_is_none_of_ours_is_left_to_onnxruntime(change):
+def test_a_node_that_is_none_of_ours_is_left_to_onnxruntime(change, form):
     """Whatever stands around blocks, the bytes that a session gets compute what those of the file do."""
-    made = precision.rewritten(single(RNG.standard_normal((64, 32))), "w4")
+    import onnxruntime
+
+    made = precision.rewritten(single(RNG.standard_normal((64, 64))), "w4")
     change(made.graph, {node.op_type: node for node in made.graph.node})
-    wide = onnx.ModelProto.FromString(widened(made.SerializeToString()))
-    assert 1 < len(wide.graph.node) < len(made.graph.node)
+    content = forms.GROW[form](made, Spec("line", (64,)), 1).SerializeToString()
+    assert widened(content) != content
     x = np.float32(RNG.standard_normal((3, 64)))
-    np.testing.assert_array_equal(run(wide, x), run(made, x))
+    feeds = {"x": x[None]} if form == "sampler" else {"x": x, "time": np.ones(3, np.float32)}
+    name = "sample" if form == "sampler" else "prediction"
+    ours, theirs = (
+        onnxruntime.InferenceSession(one).run([name], feeds) for one in (widened(content), content)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("sizes", [[64, 65], [0, 64], [-64, -64]])
+def test_sizes_that_are_wrong_are_left_to_onnxruntime(sizes):
+    made = precision.rewritten(single(RNG.standard_normal((64, 64))), "w4")
+    (reshape,) = (node for node in made.graph.node if node.op_type == "Reshape")
+    (tensor,) = (t for t in made.graph.initializer if t.name == reshape.input[1])
+    tensor.raw_data = np.array(sizes, "<i8").tobytes()
+    wide = onnx.ModelProto.FromString(widened(made.SerializeToString()))
+    assert [node.op_type for node in wide.graph.node] == ["Reshape", "MatMul"]
 
 
 @pytest.mark.parametrize("name", precision.PRECISIONS)
@@ -592,9 +612,9 @@ def test_unrolled_in_fewer_bits_is_one_piece_still(name, trained, exact, tmp_pat
     graph = onnx.load(tmp_path / "a.onnx").graph
     casts = [node for node in graph.node if node.op_type == "Cast"]
     products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
-    assert (
-        len(casts) < 12 < 40 < len(products)
-    )  # a weight once, and once more in each of twelve calls
+    assert len(casts) < 12 < 40 < len(products)  # a weight once, and read by each of twelve calls
+    wide = operators(widened(small.file.content), disabled_optimizers=UNFOLDED)
+    assert (False, "Cast") not in wide
 
 
 def test_images_with_convolutions_in_half():
