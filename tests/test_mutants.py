@@ -49,9 +49,16 @@ WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 CUT = ("test_precision.py", "scale_of_its_own or half_a_step")
 WIDEN = ("test_precision.py", "done_once or become_many or left_to_onnx or widened_are")
+LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
+BARE = ("test_peers.py", "bare_calls_are_of")
+RATIO = ("test_benchmark.py", "stands_beside")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("toolkit/loop_diffusers.py", "step(-velocity(x, t)", "step(velocity(x, t)", LOOPS),
+    ("toolkit/loop_diffusers.py", "todo.weight != 1.0", "todo.weight == 1.0", LOOPS),
+    ("toolkit/floor.py", "np.concatenate([x, x])", "np.concatenate([x, -x])", BARE),
+    ("toolkit/benchmark.py", "timing.ratios(mine, floor)", "timing.ratios(floor, mine)", RATIO),
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
     ("tableau.py", "draw=draw - 1 if draw", "draw=draw if draw", READ),
@@ -253,7 +260,7 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
 
 
 def copy(folder):
-    for room in ("runtimes", "export", "tests"):
+    for room in ("runtimes", "export", "toolkit", "tests"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
