@@ -65,22 +65,19 @@ def write(
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
     proto = grow(network, spec, batch)
-    small = None
-    if (
-        precision != "fp32" and form == "unrolled"
-    ):  # grown in float32, as it works its constants out
+    if precision == "fp32":
+        small = None
+    elif form == "unrolled":  # what it works out of its weights is worked out in float32
         small = in_one_piece(proto, precision)
-    elif precision != "fp32":
+    else:
         small = grow(rewritten(network, precision), spec, batch)
     model = _opened(path, proto, notes)
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     if small is not None:
         proto = small
-        words = {
-            **notes,
-            modelfile.PRECISION_KEY: precision,
-        }  # by which a session knows to widen it
-        found = judge(model, _opened(path, proto, words), precision)
+        # by this key a session knows that there are weights to widen
+        opened = _opened(path, proto, {**notes, modelfile.PRECISION_KEY: precision})
+        found = judge(model, opened, precision)
         report = replace(report, fidelity=found)
         if not (found.passes or accept):
             raise ParityError(

@@ -150,17 +150,17 @@ def _block(graph: onnx.GraphProto, cut: Cut) -> None:
     tensors, matrices = list(graph.initializer), dict[str, str]()
     for node in graph.node:
         weight = _matrix(node, weights)
-        key = "" if weight is None else _key(node)
-        blocks = None if weight is None or key in matrices else cut(weight)
-        if weight is not None and blocks is not None:
-            numbers = numpy_helper.from_array(blocks.numbers, f"{key}.numbers")
-            scale = _bfloat16(blocks.scale, f"{key}.scale")
-            tensors += [numbers, scale]
-            matrices[key] = _float(g, numbers, scale, weight.shape)
-        if key in matrices:
-            node.input[1] = matrices[key]
-            for turned in (a for a in node.attribute if a.name == "transB"):
-                turned.i = 0
+        if weight is not None:
+            key = _key(node)
+            if key not in matrices and (blocks := cut(weight)) is not None:
+                numbers = numpy_helper.from_array(blocks.numbers, f"{key}.numbers")
+                scale = _bfloat16(blocks.scale, f"{key}.scale")
+                tensors += [numbers, scale]
+                matrices[key] = _float(g, numbers, scale, weight.shape)
+            if key in matrices:
+                node.input[1] = matrices[key]
+                for turned in (a for a in node.attribute if a.name == "transB"):
+                    turned.i = 0
         g.nodes.append(node)
     if not matrices:
         raise _nothing("blocks", "a matrix of 32 outputs or more and inputs that 8 to 32 divide")
