@@ -59,6 +59,7 @@ def export_onnx(
     batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
+    profile: str = "portable",
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -87,6 +88,7 @@ def export_onnx(
         batch=batch,
         precision=precision,
         accept=accept,
+        profile=profile,
     )
 
 

@@ -49,6 +49,7 @@ WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 CUT = ("test_precision.py", "scale_of_its_own or half_a_step")
 WIDEN = ("test_precision.py", "done_once or become_many or left_to_onnx or widened_are")
+FUSED = ("test_fused.py", "drawn or proven or three_axes")
 LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
 RATIO = ("test_benchmark.py", "stands_beside")
@@ -119,6 +120,10 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
     ("widen.py", "self.weights.pop(", "self.weights.get(", WIDEN),
     ("widen.py", "self.reads[name] == 1", "True", WIDEN),
+    ("export/fused.py", "by_left * by_right", "by_left", FUSED),
+    ("export/fused.py", "len(alike) > 1 or", "len(alike) > 9 or", FUSED),
+    ("export/fused.py", "index * heads * width", "index * width", FUSED),
+    ("export/patterns.py", "and self.readers[name] == 1", "", FUSED),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
