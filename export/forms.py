@@ -24,7 +24,7 @@ from runtimes.spec import Spec, to_json
 from . import fused
 from .derivatives import with_product
 from .fidelity import judge
-from .precision import rewritten
+from .precision import in_one_piece, rewritten
 from .sampler import sampler, seeded
 from .unrolled import unrolled
 from .verify import ParityError, Report, compare
@@ -62,18 +62,25 @@ def write(
     """
     grow = GROW[choose("form", form, GROW)]
     network = _fused(network, form, profile)
-    small = None if precision == "fp32" else _smaller(network, form, precision)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
         notes[modelfile.FORM_KEY] = form
     if form in modelfile.SAMPLERS:
         notes[modelfile.TABLEAUS_KEY] = tableaus.to_json(tableaus.kept(spec))
     proto = grow(network, spec, batch)
+    if precision == "fp32":
+        small = None
+    elif form == "unrolled":  # what it works out of its weights is worked out in float32
+        small = in_one_piece(proto, precision)
+    else:
+        small = grow(rewritten(network, precision), spec, batch)
     model = _opened(path, proto, notes)
     report = compare(reference, model, framework=framework, tolerance=tolerance)
     if small is not None:
-        proto = grow(small, spec, batch)
-        found = judge(model, _opened(path, proto, notes), precision)
+        proto = small
+        # by this key a session knows that there are weights to widen
+        opened = _opened(path, proto, {**notes, modelfile.PRECISION_KEY: precision})
+        found = judge(model, opened, precision)
         report = replace(report, fidelity=found)
         if not (found.passes or accept):
             raise ParityError(
@@ -95,15 +102,6 @@ def _fused(network: onnx.ModelProto, form: str, profile: str) -> onnx.ModelProto
             "operators of few kinds"
         )
     return fused.rewritten(network, profile)
-
-
-def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelProto:
-    if form == "unrolled":  # its constants are worked out, so no Cast would be left
-        raise ValueError(
-            f"precision: expected fp32 for the form unrolled, got {precision!r}; leave it out: phones and "
-            "NPUs choose their own"
-        )
-    return rewritten(network, precision)
 
 
 def _opened(path: Path, proto: onnx.ModelProto, notes: dict[str, str]) -> session.Model:

@@ -16,6 +16,7 @@ import onnx
 
 from runtimes.modelfile import ModelError
 from runtimes.session import onnxruntime
+from runtimes.widen import widened
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def placement(content: bytes) -> list[Placement]:
 def simplified(content: bytes) -> onnx.ModelProto:
     """The model after ONNX Runtime's basic optimisations, which come before any provider is asked.
 
+    Constants are not folded, as in `session`, and as there weights of few bits are float32 by then.
     Raises ModelError where it does not open.
     """
     ort = onnxruntime()
@@ -58,10 +60,10 @@ def simplified(content: bytes) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         try:
             ort.InferenceSession(
-                content,
+                widened(content),
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"],  # as in `session`
+                disabled_optimizers=["ConstantFolding"],
             )
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
             reason = " ".join(str(error).split())[:200]

@@ -3,10 +3,17 @@
     fp16, bf16    W = Cast(half(W)): half the file, and computed in float32 as before
     int8, uint8   x W = s r (q - z)(Q - Z): x as uint8 by its own range at every call, each column of W by
                   its own range too; every other weight is kept as fp16
+    w8, w4        W = s q in `blocks`, made float32 again by nodes that read constants only: the file is what
+                  gets smaller, not the time; every other weight is kept as fp16
 
 A rewrite is applied to the network before a form grows around it, so solver, state and tableau are
-never touched. Standard operators only. Signed numbers have 7 bits: processors with AVX2 alone add two
-products u8 x s8 in 16 bits, and 255 (127 + 127) overflows there without a word; 255 (63 + 63) cannot.
+never touched; the unrolled graph alone is rewritten when it is there. Standard operators only. Signed
+numbers of int8 have 7 bits: processors with AVX2 alone add two products u8 x s8 in 16 bits, and
+255 (127 + 127) overflows there without a word; 255 (63 + 63) cannot.
+
+The nodes of w8 and w4 are worked out by ONNX Runtime when it opens a file, and by `runtimes.widen`. One
+DequantizeLinear would say the same, but with blocks it needs opset 21, which DirectML lacks, and ONNX
+Runtime makes of it and the product one that rounds x to 8 bits as well.
 """
 
 import math
@@ -20,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtimes.choices import choose
 
+from .blocks import PAIRS, Blocks, bfloat16, eight, four
 from .nodes import Nodes
 
 SMALL = 256  # numbers: a constant of fewer is not worth its Cast
@@ -27,6 +35,7 @@ NARROW = 8  # inputs: a layer that sums fewer products loses more than it saves
 Array = NDArray[Any]
 Halve = Callable[[Array, str], onnx.TensorProto]
 Whole = Callable[[Array], tuple[Array, Array, Array]]  # W -> numbers, scale, zero
+Cut = Callable[[Array], Blocks | None]
 
 
 def known(precision: str) -> str:
@@ -50,6 +59,19 @@ def rewritten(network: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     _lift(copy.graph)
     rewrite(copy.graph)
     return copy
+
+
+def in_one_piece(unrolled: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The same for an unrolled graph, where a weight stands once for all calls. Raises as `rewritten`.
+
+    Those of `IN_CALLS` are refused: they add nodes to every call that no phone's processor takes.
+    """
+    if known(precision) in IN_CALLS:
+        raise ValueError(
+            f"precision: expected one that keeps the form unrolled in one piece, got {precision!r}; take "
+            "fp16, or w8"
+        )
+    return rewritten(unrolled, precision)
 
 
 def fp32(graph: onnx.GraphProto) -> None:
@@ -76,6 +98,16 @@ def uint8(graph: onnx.GraphProto) -> None:
     _quantise(graph, _unsigned)
 
 
+def w8(graph: onnx.GraphProto) -> None:
+    """Matrices in blocks of 8 bits: nearer than int8, and not faster."""
+    _block(graph, eight)
+
+
+def w4(graph: onnx.GraphProto) -> None:
+    """Matrices in blocks of 4 bits: the smallest file."""
+    _block(graph, four)
+
+
 def _quantise(graph: onnx.GraphProto, whole: Whole) -> None:
     """Matrix products in whole numbers, the other weights as fp16.
 
@@ -88,7 +120,7 @@ def _quantise(graph: onnx.GraphProto, whole: Whole) -> None:
         if weight is None:
             g.nodes.append(node)
             continue
-        x, key = node.input[0], f"{node.input[1]}.{node.op_type}"
+        x, key = node.input[0], _key(node)
         if key not in matrices:
             parts = zip(("numbers", "scale", "zero"), whole(weight), strict=True)
             matrices[key] = [numpy_helper.from_array(a, f"{key}.{word}") for word, a in parts]
@@ -110,6 +142,48 @@ def _product(g: Nodes, node: onnx.NodeProto, x: list[str], weight: list[str]) ->
     if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
         last = "Add", g.op(*last), node.input[2]
     g.nodes.append(helper.make_node(last[0], last[1:], list(node.output)))
+
+
+def _block(graph: onnx.GraphProto, cut: Cut) -> None:
+    """Matrices in blocks, each made float32 once for all who read it, and the other weights as fp16."""
+    weights, g = _weights(graph), Nodes("wide.")
+    tensors, matrices = list(graph.initializer), dict[str, str]()
+    for node in graph.node:
+        weight = _matrix(node, weights)
+        if weight is not None:
+            key = _key(node)
+            if key not in matrices and (blocks := cut(weight)) is not None:
+                numbers = numpy_helper.from_array(blocks.numbers, f"{key}.numbers")
+                scale = _bfloat16(blocks.scale, f"{key}.scale")
+                tensors += [numbers, scale]
+                matrices[key] = _float(g, numbers, scale, weight.shape)
+            if key in matrices:
+                node.input[1] = matrices[key]
+                for turned in (a for a in node.attribute if a.name == "transB"):
+                    turned.i = 0
+        g.nodes.append(node)
+    if not matrices:
+        raise _nothing("blocks", "a matrix of 32 outputs or more and inputs that 8 to 32 divide")
+    _replace(graph, g.nodes, [*tensors, *g.constants.values()])
+    if _weights(graph):
+        _halve(graph, _float16)
+
+
+def _float(
+    g: Nodes, numbers: onnx.TensorProto, scale: onnx.TensorProto, shape: tuple[int, ...]
+) -> str:
+    """The matrix of these blocks."""
+    whole = numbers.name
+    if numbers.data_type == TensorProto.UINT8:
+        whole = g.op("Gather", g.array(PAIRS), g.op("Cast", whole, to=TensorProto.INT32))
+    whole, wide = (g.op("Cast", name, to=TensorProto.FLOAT) for name in (whole, scale.name))
+    return g.op("Reshape", g.op("Mul", whole, wide), g.ints(*shape))
+
+
+def _key(node: onnx.NodeProto) -> str:
+    """One name for a matrix and another for the same one turned."""
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return f"{node.input[1]}.turned" if turned else node.input[1]
 
 
 def _matrix(node: onnx.NodeProto, weights: dict[str, Array]) -> Array | None:
@@ -174,9 +248,8 @@ def _float16(weight: Array, name: str) -> onnx.TensorProto:
 
 
 def _bfloat16(weight: Array, name: str) -> onnx.TensorProto:
-    """The upper 16 of 32 bits, to the nearest, on a tie to the even one."""
-    bits = np.ascontiguousarray(weight).view(np.uint32).astype(np.uint64)
-    upper = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+    """The upper 16 of 32 bits, rounded."""
+    upper = (bfloat16(weight).view(np.uint32) >> 16).astype("<u2")
     return TensorProto(
         name=name, data_type=TensorProto.BFLOAT16, dims=weight.shape, raw_data=upper.tobytes()
     )
@@ -233,6 +306,8 @@ def _nothing(precision: str, wanted: str) -> ValueError:
 REFUSED = {
     "qint8": "signed weights of 8 bits are wrong by a fifth where the processor has AVX2 alone; int8 has 7",
 }
+# those that are computed in, at every call
+IN_CALLS = ("int8", "uint8")
 # precision -> what it makes of a network's graph, in place
 PRECISIONS: dict[str, Callable[[onnx.GraphProto], None]] = {
     "fp32": fp32,
@@ -240,4 +315,6 @@ PRECISIONS: dict[str, Callable[[onnx.GraphProto], None]] = {
     "bf16": bf16,
     "int8": int8,
     "uint8": uint8,
+    "w8": w8,
+    "w4": w4,
 }

@@ -2,7 +2,7 @@
 
 `stream` yields the states of one batch as they come; `sample` runs as many batches as n needs and
 returns the last states. Sample i of a run depends on its own seed, seed + i, and its own condition
-only: not on n, on the batch size or on the other samples (but by roundings where weights are in 8 bits).
+only: not on n, on the batch size or on the other samples (but by roundings in int8 and uint8).
 """
 
 import math

@@ -1,12 +1,21 @@
-"""Cast(weight of 16 bits) -> the weight in float32, in the bytes of a model, before ONNX Runtime sees them.
+"""Weights of few bits -> float32, in the bytes of a model, before ONNX Runtime sees them.
 
-ONNX Runtime would do it when it folds constants, but that is off here (see `session`), and the casts
-would be paid at every call: up to a third of it for a small network. Those of float16 outside a loop it
-does itself, with less memory, so they stay. This does the casts and nothing else, so what it makes is
-twice the bytes that stand in the file.
+    Cast(W)                                                 W of 16 bits
+    Reshape(Mul(Cast(Q), Cast(s)), sizes)                   Q of 8 bits, s of 16
+    Reshape(Mul(Cast(Gather(P, Cast(Q))), Cast(s)), sizes)  Q of 4 bits, P the two numbers of each byte
+
+ONNX Runtime would do it when it folds constants, but that is off here (see `session`), and these nodes
+would be paid at every call: a Cast is up to a third of it for a small network. Those of float16 outside a
+loop, with one reader, it does itself, with less memory, so they stay. So does what is not written above. A
+weight is cast once, what was made of it is used once, and no node makes more than two numbers of one: all
+that is made is at most eight times the bytes that stand in the file.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,81 +25,154 @@ from .protobuf import Budget, Bytes, Value, messages, number, numbers, read, tex
 
 MODEL_GRAPH, GRAPH_NODE, GRAPH_WEIGHT = (field << 3 | 2 for field in (7, 1, 5))
 NODE_ATTRIBUTE, ATTRIBUTE_GRAPH = (field << 3 | 2 for field in (5, 6))
-FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # element types
+FLOAT, INT32, FLOAT16 = 1, 6, 10  # element types
+# element type of a weight -> its numbers here; a bfloat16 is the upper half of a float32
+NUMBERS = {2: "u1", 3: "i1", 7: "<i8", FLOAT16: "<f2", 16: "<u2"}
+MADE = {"float32": FLOAT, "int32": INT32, "int8": 3}  # what nodes make -> its element type
 FIXED = {1: 8, 5: 4}  # kind of a field -> its bytes
-Floats = NDArray[np.float32]
+Array = NDArray[Any]
 Found = dict[str, list[Value]]
 Parts = list[Bytes]  # of a message, put together once: weights are large
 
 
 def widened(content: bytes) -> bytes:
-    """The same model without the Casts that widen a weight. content: of a file that has passed `check`."""
+    """The same model without the nodes that widen a weight. content: of a file that has passed `check`."""
     return b"".join(_changed(memoryview(content), MODEL_GRAPH, _outside))
 
 
 def _outside(message: Bytes) -> Parts:
-    return _graph(message, (BFLOAT16,))
+    return _graph(message, inside=False)
 
 
 def _inside(message: Bytes) -> Parts:
-    return _graph(message, (FLOAT16, BFLOAT16))
+    return _graph(message, inside=True)
 
 
-def _graph(message: Bytes, kinds: tuple[int, ...]) -> Parts:
-    weights: dict[bytes, Found] = {}
-    for tag, _, payload in _fields(message):
-        if tag == GRAPH_WEIGHT:
-            tensor = read(payload, TENSOR, Budget(MOST_FIELDS))
-            if number(tensor, "data_type") in kinds and "raw_data" in tensor:
-                weights[text(tensor, "name").encode()] = tensor
-    parts: Parts = []
-    for tag, whole, payload in _fields(message):
-        parts += (_node(payload, weights) if tag == GRAPH_NODE else []) or [whole]
+def _graph(message: Bytes, *, inside: bool) -> Parts:
+    """A graph, in a loop or not, with float32 weights in place of the nodes that make them."""
+    fields = list(_fields(message))
+    nodes = {at: _read(one, NODE) for at, (tag, _, one) in enumerate(fields) if tag == GRAPH_NODE}
+    tensors = [_read(one, TENSOR) for tag, _, one in fields if tag == GRAPH_WEIGHT]
+    weights = {
+        text(one, "name").encode(): _weight(one)
+        for one in tensors
+        if number(one, "data_type") in NUMBERS and "raw_data" in one
+    }
+    reads = Counter(bytes(name) for node in nodes.values() for name in messages(node, "input*"))
+    known, parts = Known(weights, reads, inside), Parts()
+    for at, (_, whole, payload) in enumerate(fields):
+        if at in nodes and text(nodes[at], "op_type") in BLOCKS:
+            parts += _field(GRAPH_NODE, _changed(payload, NODE_ATTRIBUTE, _attribute))
+        elif at not in nodes or not known.takes(nodes[at]):
+            parts.append(whole)
+    for name, value in known.made.items():
+        parts += _field(GRAPH_WEIGHT, _tensor(name, value))
     return parts
-
-
-def _node(message: Bytes, weights: dict[bytes, Found]) -> Parts:
-    """The field of a graph that a node turns into; nothing if it stays as it is."""
-    node = read(message, NODE, Budget(MOST_FIELDS))
-    operator = text(node, "op_type")
-    if operator in BLOCKS:
-        return _field(GRAPH_NODE, _changed(message, NODE_ATTRIBUTE, _attribute))
-    inputs, outputs, attributes = (
-        messages(node, f"{word}*") for word in ("input", "output", "attribute")
-    )
-    if operator != "Cast" or not len(inputs) == len(outputs) == len(attributes) == 1:
-        return []
-    if number(read(attributes[0], ATTRIBUTE, Budget(MOST_FIELDS)), "i") != FLOAT:
-        return []
-    weight = weights.pop(
-        bytes(inputs[0]), None
-    )  # once: many Casts of one weight would be many weights
-    return [] if weight is None else _field(GRAPH_WEIGHT, _float(weight, outputs[0]))
 
 
 def _attribute(message: Bytes) -> Parts:
     return _changed(message, ATTRIBUTE_GRAPH, _inside)
 
 
-def _float(tensor: Found, name: Bytes) -> Parts:
-    """A float32 tensor message of that name."""
+@dataclass
+class Known:
+    """What a graph knows before a call, by name.
+
+    weights: of few bits, as they stand there. reads: how many inputs a name is. inside: a loop. made: by
+    nodes, and not used up by another.
+    """
+
+    weights: dict[bytes, Array]
+    reads: Counter[bytes]
+    inside: bool
+    made: dict[bytes, Array] = field(default_factory=dict)
+
+    def takes(self, node: Found) -> bool:
+        """Work a node out, if all that it reads is known and a rule says how; whether it did."""
+        names, outputs, attributes = (
+            [bytes(one) for one in messages(node, f"{word}*")]
+            for word in ("input", "output", "attribute")
+        )
+        to = sum(number(_read(one, ATTRIBUTE), "i") for one in attributes)
+        rule = RULES.get((text(node, "op_type"), len(names), to))
+        values = [value for name in names if (value := self._value(name)) is not None]
+        if rule is None or len(values) < len(names) or len(outputs) != 1 or len(attributes) > 1:
+            return False
+        if values[0].dtype == np.float16 and not self.inside and self.reads[outputs[0]] == 1:
+            return False
+        made = rule(*values)
+        if made is None:
+            return False
+        for name in names:
+            self.made.pop(name, None)
+        if len(names) == 1:  # many Casts of one weight would be many weights
+            self.weights.pop(names[0], None)
+        self.made[outputs[0]] = made
+        return True
+
+    def _value(self, name: bytes) -> Array | None:
+        """A weight, or what was made for this one reader."""
+        made = self.made.get(name) if self.reads[name] == 1 else None
+        return self.weights.get(name) if made is None else made
+
+
+def _float(value: Array) -> Array:
+    """Cast to float32."""
+    if value.dtype == np.uint16:
+        return (value.astype(np.uint32) << 16).view(np.float32)
+    return value.astype(np.float32)
+
+
+def _index(value: Array) -> Array | None:
+    """Cast of bytes to int32."""
+    return value.astype(np.int32) if value.dtype == np.uint8 else None
+
+
+def _pairs(pairs: Array, index: Array) -> Array | None:
+    """Gather: the two numbers of each byte; only bytes become int32 here."""
+    fits = pairs.dtype == np.int8 and pairs.shape == (256, 2) and index.dtype == np.int32
+    return pairs[index] if fits else None
+
+
+def _product(a: Array, b: Array) -> Array | None:
+    """Mul of float32, in the shape of a."""
+    fits = a.dtype == b.dtype == np.float32 and a.ndim == b.ndim
+    if not fits or any(m not in (1, n) for n, m in zip(a.shape, b.shape, strict=True)):
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Array = a * b
+    return product
+
+
+def _reshaped(value: Array, sizes: Array) -> Array | None:
+    """Reshape of float32 to sizes that are all there."""
+    fits = value.dtype == np.float32 and sizes.dtype == np.int64 and sizes.shape <= (MOST_AXES,)
+    shape = sizes.tolist() if fits and sizes.ndim == 1 else []
+    whole = shape and min(shape) > 0 and math.prod(shape) == value.size
+    return value.reshape(shape) if whole else None
+
+
+def _weight(tensor: Found) -> Array:
+    """The numbers of a tensor whose element type is one of `NUMBERS`."""
     (raw,) = messages(tensor, "raw_data")
-    numbers32 = np.ascontiguousarray(WIDE[number(tensor, "data_type")](raw), "<f4")
+    shape = numbers(tensor.get("dims*", []), MOST_AXES)
+    return np.frombuffer(raw, NUMBERS[number(tensor, "data_type")]).reshape(shape)
+
+
+def _tensor(name: bytes, value: Array) -> Parts:
+    """The message of a weight."""
     return [
-        *(_count(1 << 3) + _count(size) for size in numbers(tensor.get("dims*", []), MOST_AXES)),
-        _count(2 << 3) + _count(FLOAT),
+        *(_count(1 << 3) + _count(size) for size in value.shape),
+        _count(2 << 3) + _count(MADE[value.dtype.name]),
         *_field(8 << 3 | 2, [name]),
-        *_field(9 << 3 | 2, [numbers32.tobytes()]),
+        *_field(
+            9 << 3 | 2, [np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()]
+        ),
     ]
 
 
-def _float16(raw: Bytes) -> Floats:
-    return np.frombuffer(raw, "<f2").astype(np.float32)
-
-
-def _bfloat16(raw: Bytes) -> Floats:
-    """The upper 16 of 32 bits."""
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+def _read(message: Bytes, layout: dict[int, str]) -> Found:
+    return read(message, layout, Budget(MOST_FIELDS))
 
 
 def _changed(message: Bytes, field: int, change: Callable[[Bytes], Parts]) -> Parts:
@@ -128,8 +210,11 @@ def _count(value: int) -> bytes:
     return bytes(found) + bytes([value])
 
 
-# element type -> its numbers in float32
-WIDE: dict[int, Callable[[Bytes], Floats]] = {
-    FLOAT16: _float16,
-    BFLOAT16: _bfloat16,
+# (operator, inputs, its only attribute, 0 without one) -> what it makes of known values, or None
+RULES: dict[tuple[str, int, int], Callable[..., Array | None]] = {
+    ("Cast", 1, FLOAT): _float,
+    ("Cast", 1, INT32): _index,
+    ("Gather", 2, 0): _pairs,
+    ("Mul", 2, 0): _product,
+    ("Reshape", 2, 0): _reshaped,
 }

@@ -47,7 +47,8 @@ SEEDS = ("test_noise_graph.py", "counts_on")
 MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
-WIDEN = ("test_precision.py", "done_once or become_many")
+CUT = ("test_precision.py", "scale_of_its_own or half_a_step")
+WIDEN = ("test_precision.py", "done_once or become_many or left_to_onnx or widened_are")
 FUSED = ("test_fused.py", "drawn or proven or three_axes")
 LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
@@ -116,18 +117,22 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
     ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
     ("export/precision.py", "largest / 63.0", "largest / 127.0", WHOLE),
-    ("export/precision.py", "(bits >> 16 & 1)", "1", WHOLE),
+    ("export/blocks.py", "(bits >> 16 & 1)", "1", WHOLE),
+    ("export/blocks.py", "argmax(1)[:, None]", "argmin(1)[:, None]", CUT),
+    ("export/blocks.py", "nibbles[..., 1::2] << 4", "nibbles[..., 1::2] << 3", CUT),
+    ("export/blocks.py", "scale == 0.0", "scale < 0.0", CUT),
     ("export/precision.py", "weight / scale) + zero", "weight / scale) - zero", WHOLE),
     ("export/precision.py", "(high - low) / 255.0", "(high - low) / 256.0", WHOLE),
     ("export/precision.py", 'g.op("Mul", x[1], weight[1])', 'g.op("Mul", x[1], x[1])', WHOLE),
     ("export/fidelity.py", "self.sliced <= self.other_seeds", "True", GATE),
     ("export/fidelity.py", "self.end_error <= self.tolerance", "True", GATE),
     ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
+    ("widen.py", "self.weights.pop(", "self.weights.get(", WIDEN),
+    ("widen.py", "self.reads[name] == 1", "True", WIDEN),
     ("export/fused.py", "by_left * by_right", "by_left", FUSED),
     ("export/fused.py", "len(alike) > 1 or", "len(alike) > 9 or", FUSED),
     ("export/fused.py", "index * heads * width", "index * width", FUSED),
     ("export/patterns.py", "and self.readers[name] == 1", "", FUSED),
-    ("widen.py", "weights.pop(", "weights.get(", WIDEN),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),

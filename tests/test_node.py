@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import runtimes
-from export import density_graphs, export_mlx
+from export import density_graphs, export_mlx, precision
 from runtimes import modelfile
 from runtimes.noise import LARGEST_SEED, noise
 from runtimes.operators import OPERATORS
@@ -32,6 +32,8 @@ from tests.javascript import (
     write_sampler,
 )
 from toolkit.web import site
+
+from .problems import graph, proto
 
 needs_node()
 
@@ -143,6 +145,33 @@ def test_samples_equal_pythons(ort, files):
         scale = max(1.0, float(np.abs(expected).max()))
         assert np.abs(floats(got["ok"], *expected.shape) - expected).max() <= 1e-5 * scale, run
     assert {run["solver"] for _, run in runs} >= {"euler", "heun", "dpmpp_2m", "ancestral"}
+
+
+@pytest.mark.parametrize("ort", ["node", "wasm"])
+def test_samples_of_weights_in_fewer_bits_equal_pythons(ort, tmp_path):
+    """ONNX Runtime works out the nodes that widen them, also inside the loop of a sampler."""
+    rng, spec = np.random.default_rng(0), Spec("small", (16,), sampler=Sampler("euler", 5))
+    weights = [
+        onnx.numpy_helper.from_array(np.float32(rng.normal(size=(a, b)) / np.sqrt(a)), name)
+        for name, a, b in (("first", 16, 64), ("second", 64, 48), ("last", 48, 16))
+    ]
+    layers = [
+        ("MatMul", ["x", "first"], "a"), ("Tanh", ["a"], "b"), ("MatMul", ["b", "second"], "c"),
+        ("Tanh", ["c"], "d"), ("MatMul", ["d", "last"], "prediction"),
+    ]  # fmt: skip
+    nodes = [onnx.helper.make_node(kind, inputs, [output]) for kind, inputs, output in layers]
+    inputs = [("x", 1, ["B", 16]), ("time", 1, ["B"])]
+    network = proto(graph(nodes, inputs, ["B", 16], weights), spec)
+    paths = [tmp_path / f"{name}.onnx" for name in ("fp16", "bf16", "w8", "w4")]
+    for path in paths:
+        path.write_bytes(sampler_bytes(precision.rewritten(network, path.stem), spec))
+    asked = {"do": "sample", "ort": ort, "n": 3, "request": {"seed": 1}}
+    answers = ask(*({**asked, "path": str(path)} for path in paths))
+    drawn = [floats(got["ok"], 3, 16) for got in answers]
+    for path, got in zip(paths, drawn, strict=True):
+        expected = runtimes.sample(runtimes.load(path, provider="cpu"), 3, seed=1)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    assert np.abs(drawn[3] - drawn[0]).max() > 1e-3  # they are different files
 
 
 @pytest.mark.parametrize("ort", ["node", "wasm"])

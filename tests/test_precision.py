@@ -1,6 +1,8 @@
 """Fewer bits: exact where the numbers allow it, near where they do not, refused where they are not near."""
 
 import json
+import tempfile
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
-from export import ParityError, TorchModel, fidelity, forms, precision
+from export import ParityError, TorchModel, blocks, fidelity, forms, precision
+from export.placement import placement
 from export.torch_export import _trace
 from runtimes import modelfile
 from runtimes.spec import Condition, Sampler, Spec
@@ -23,7 +26,7 @@ from .problems import MIXTURE, graph, mixture_graph, mixture_spec, proto
 SMALLER = [name for name in precision.PRECISIONS if name != "fp32"]
 WIDTH = 128
 # of the file in float32, weights being nearly all of it
-SIZES = {"fp16": 0.55, "bf16": 0.55, "int8": 0.32, "uint8": 0.32}
+SIZES = {"fp16": 0.55, "bf16": 0.55, "int8": 0.32, "uint8": 0.32, "w8": 0.35, "w4": 0.23}
 
 
 class Net(torch.nn.Module):
@@ -95,7 +98,7 @@ def test_samples_end_near_those_of_float32_and_the_file_is_smaller(name, trained
     assert modelfile.PRECISION_KEY not in exact.file.metadata
 
 
-@pytest.mark.parametrize("name", ["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("name", ["fp16", "bf16", "int8", "w8", "w4"])
 @pytest.mark.parametrize("form", ["sampler", "seeded", "likelihood"])
 def test_every_form_has_the_same_network_inside(name, form, trained, exact, tmp_path):
     if (form, name) == ("likelihood", "int8"):  # steps have no derivative
@@ -136,8 +139,8 @@ RNG = np.random.default_rng(1)
 
 
 def whole_weight(low, high):
-    """(16, 24) whole numbers, both ends in every column."""
-    weight = RNG.integers(low, high + 1, (16, 24))
+    """(16, 32) whole numbers, both ends in every column."""
+    weight = RNG.integers(low, high + 1, (16, 32))
     weight[0], weight[1] = low, high
     return weight
 
@@ -150,6 +153,9 @@ def whole_weight(low, high):
         ("int8", whole_weight(-63, 63)),
         ("uint8", whole_weight(0, 255)),
         ("uint8", whole_weight(-100, 155)),
+        ("w8", whole_weight(-127, 127)),
+        ("w4", whole_weight(-8, 7)),
+        ("w4", -whole_weight(-8, 7)),
     ],
 )
 @pytest.mark.parametrize("kind", ["MatMul", "Gemm", "Gemm transposed"])
@@ -159,7 +165,7 @@ def test_numbers_that_fit_are_exact(name, weight, kind):
     x[0, 0], x[0, 1] = 0, 255
     kind, *turned = kind.split()
     network = single(weight.T if turned else weight, kind, **({"transB": 1} if turned else {}))
-    exact = x.astype(np.float64) @ weight + (np.arange(24) if kind == "Gemm" else 0)
+    exact = x.astype(np.float64) @ weight + (np.arange(weight.shape[1]) if kind == "Gemm" else 0)
     np.testing.assert_array_equal(run(precision.rewritten(network, name), x), np.float32(exact))
 
 
@@ -172,6 +178,87 @@ def test_a_product_errs_by_half_a_step_of_each_number_at_most(name):
     far = np.abs(x).sum(1)[:, None] * step_w / 2 + step_x / 2 * np.abs(weight).sum(0)
     far = far + 64 * step_x * step_w / 4 + 64 * step_x * step_w  # their product, and the zeros'
     assert (np.abs(got - x @ weight) <= far).all()
+
+
+def kept(weight, name):
+    """What a precision makes of a matrix: its product with the identity."""
+    return run(precision.rewritten(single(weight), name), np.eye(len(weight), dtype=np.float32))
+
+
+BITS = {"w8": (-127, 127), "w4": (-8, 7)}
+
+
+@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("inputs", [8, 32, 64, 96, 100, 200, 66, 31])
+def test_every_block_has_a_scale_of_its_own(name, inputs):
+    """Whole numbers times a power of two of each block's own are met exactly, whatever its size."""
+    low, high = BITS[name]
+    size = max(n for n in range(8, 33) if inputs % n == 0)
+    weight = RNG.integers(low, high + 1, (inputs // size, size, 32))
+    weight[:, 0] = low * RNG.choice([-1, 1], (inputs // size, 32)) if name == "w8" else low
+    powers = 2.0 ** RNG.integers(-90, 90, (inputs // size, 1, 32))
+    weight = (weight * powers).reshape(inputs, 32)
+    np.testing.assert_array_equal(kept(weight, name), np.float32(weight))
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_a_weight_in_a_block_is_off_by_half_a_step(name):
+    """But in 4 bits at the end that has one number less: by a step."""
+    weight = np.float32(RNG.standard_normal((320, 64)) * np.exp(RNG.normal(size=(1, 64))))
+    weight[32:64] = 0.0  # blocks of nothing
+    weight[64:96] *= 1e-30
+    weight[96:128] *= 1e30
+    largest = np.abs(weight.reshape(10, 32, 64)).max(1, keepdims=True)
+    step = np.repeat(largest / (127 if name == "w8" else 8), 32, 1).reshape(320, 64)
+    off = np.abs(kept(weight, name) - weight) / np.where(step > 0, step, 1)
+    assert (off[32:64] == 0).all()
+    assert off.max() < (0.75 if name == "w8" else 1.05)  # a rounded scale: 127 / 256 of a step
+    assert np.median(off[:32]) < 0.3
+    assert 0.2 < off[64:].mean() < 0.3  # of uniform errors: a quarter
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("w8", (67, 32)), ("w4", (67, 32)), ("w8", (64, 31)), ("w4", (64, 33))]
+)
+def test_a_matrix_that_cannot_be_cut_is_kept_as_fp16(name, shape):
+    """67 is a prime, 31 outputs are few, and 33 make no pairs."""
+    weight = RNG.integers(-9, 9, shape)
+    with pytest.raises(ValueError, match="32 outputs or more and inputs that 8 to 32 divide, got"):
+        precision.rewritten(single(weight), name)
+    behind = numpy_helper.from_array(np.zeros((shape[1], 64), np.float32), "behind")
+    network = single(weight)
+    network.graph.node[0].output[0] = "between"
+    network.graph.initializer.append(behind)
+    network.graph.node.add(op_type="MatMul", input=["between", "behind"], output=["prediction"])
+    made = precision.rewritten(network, name)
+    kinds = {t.name: t.data_type for t in made.graph.initializer}
+    assert kinds["w.half"] == TensorProto.FLOAT16
+    assert kinds["behind.numbers"] == (TensorProto.UINT8 if name == "w4" else TensorProto.INT8)
+
+
+@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(name, bad):
+    weight = RNG.standard_normal((64, 32))
+    weight[40, 3] = bad
+    with pytest.raises(ValueError, match=r"^precision: expected finite weights, got NaN or inf"):
+        precision.rewritten(single(weight), name)
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_matrix_read_as_it_is_and_turned(name):
+    weight = RNG.standard_normal((48, 48))
+    network = single(weight, "Gemm", transB=1)
+    network.graph.node[0].output[0] = "between"
+    network.graph.node.append(helper.make_node("Gemm", ["between", "w", "b"], ["prediction"]))
+    x = np.float32(RNG.standard_normal((5, 48)))
+    exact = run(network, x)
+    apart = np.abs(run(precision.rewritten(network, name), x) - exact).max()
+    assert 0.0 < apart < 2 * fidelity.TOLERANCES[name] * np.abs(exact).max()
+
+
+def test_every_precision_has_a_gate():
+    assert list(fidelity.TOLERANCES) == SMALLER
 
 
 def test_bfloat16_is_torchs_on_ties_too():
@@ -225,6 +312,7 @@ def test_a_weight_read_in_two_ways_is_kept_in_both(name, monkeypatch):
     with pytest.raises(ValueError, match=r"got none to keep in .*; leave it at fp32"):
         precision.rewritten(proto(mixture_graph(), spec), name)
     monkeypatch.setattr(precision, "SMALL", 16)
+    monkeypatch.setattr(blocks, "FEW", 2)
     made = precision.rewritten(proto(mixture_graph(), spec), name)
     x, times = np.float32(np.random.default_rng(0).normal(size=(64, 2))), np.full(64, 0.6, "f4")
     import onnxruntime
@@ -235,8 +323,8 @@ def test_a_weight_read_in_two_ways_is_kept_in_both(name, monkeypatch):
     exact = MIXTURE.velocity(x, runtimes.schedules.named("linear")(0.6))
     apart = np.abs(out - exact).max() / np.abs(exact).max()
     assert 0.0 < apart < fidelity.TOLERANCES[name]
-    half = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
-    assert len([t for t in made.graph.initializer if t.data_type in half]) == 1
+    halves = [t.name for t in made.graph.initializer if t.name.endswith(".half")]
+    assert halves == ["means.half"]
 
 
 def test_what_no_half_can_hold_is_refused():
@@ -348,6 +436,66 @@ def test_casts_of_weights_are_done_once_before_a_session(name, form, trained):
         np.testing.assert_array_equal(after[1][node.output[0]], halves[stem].astype(np.float32))
 
 
+UNFOLDED = ["ConstantFolding"]  # as in a session of ours
+
+
+def operators(content, **options):
+    """(in a loop or not, operator) of a graph as ONNX Runtime runs it, counted."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        settings.optimized_model_filepath = f"{folder}/a.onnx"
+        onnxruntime.InferenceSession(content, settings, **options)
+        graphs = [onnx.load(f"{folder}/a.onnx").graph]
+    for one in graphs:
+        graphs += [a.g for node in one.node for a in node.attribute if a.HasField("g")]
+    return Counter((k > 0, node.op_type) for k, one in enumerate(graphs) for node in one.node)
+
+
+@pytest.mark.parametrize("form", ["network", "sampler", "seeded"])
+@pytest.mark.parametrize("name", BITS)
+def test_blocks_cost_a_call_nothing(name, form, trained):
+    """Neither where ONNX Runtime folds constants, as it does by itself, nor in a session of ours."""
+    spec, network = trained[0].spec, trained[1]
+    exact, small = (
+        forms.GROW[form](one, spec, 1).SerializeToString()
+        for one in (network, precision.rewritten(network, name))
+    )
+    unfolded = {"disabled_optimizers": UNFOLDED}
+    rows = Counter([(False, "Cast")])  # of those looked up in the table, which is fp16
+    ours = operators(exact) + rows
+    assert operators(small) == ours
+    assert operators(widened(small), **unfolded) == operators(exact, **unfolded) + rows
+    assert operators(small, **unfolded).total() > ours.total() + 7
+
+
+def test_the_gate_times_the_file_as_it_will_be_opened(trained, tmp_path, monkeypatch):
+    """Widened: the nodes of w4 at every call take several times as long, and a session goes by this key."""
+    opened = []
+
+    def judge(exact, small, name):
+        opened.extend((exact.file.metadata, small.file.metadata))
+        return fidelity.judge(exact, small, name)
+
+    monkeypatch.setattr(forms, "judge", judge)
+    write(trained, tmp_path / "a.onnx", precision="w4")
+    assert [modelfile.PRECISION_KEY in one for one in opened] == [False, True]
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_blocks_widened_are_what_onnxruntime_makes_of_them(name):
+    weight = RNG.standard_normal((96, 64)) * 10.0 ** RNG.integers(-6, 6, (96, 64))
+    made = precision.rewritten(single(weight, "Gemm", transB=1), name)
+    content = widened(made.SerializeToString())
+    assert len(content) < made.ByteSize() + 4 * 96 * 64  # the matrix, for nodes that are gone
+    wide = onnx.ModelProto.FromString(content)
+    assert [node.op_type for node in wide.graph.node] == ["Gemm"]
+    x = np.eye(64, dtype=np.float32)
+    np.testing.assert_array_equal(run(wide, x), run(made, x))
+
+
 def test_casts_of_float16_outside_a_loop_are_left_to_onnxruntime(trained, tmp_path):
     """Which does them without folding constants; if it ever stops to, they belong into `widen`."""
     import onnxruntime
@@ -386,9 +534,87 @@ def test_a_cast_that_is_none_of_ours_is_left_alone():
         assert widened(model.SerializeToString()) == model.SerializeToString()
 
 
-def test_unrolled_has_no_precision_of_its_own(trained, tmp_path):
-    with pytest.raises(ValueError, match="expected fp32 for the form unrolled, got 'fp16'"):
-        write(trained, tmp_path / "a.onnx", "unrolled", precision="fp16")
+def read_by_another(graph, nodes):
+    graph.node.add(op_type="Identity", input=nodes["Mul"].output, output=["more"])
+
+
+def turned(graph, nodes):
+    nodes["Mul"].input[:] = nodes["Mul"].input[::-1]
+
+
+def open_size(graph, nodes):
+    (sizes,) = (t for t in graph.initializer if t.name == nodes["Reshape"].input[1])
+    sizes.raw_data = np.array([-1, 64], "<i8").tobytes()
+
+
+def half_pairs(graph, nodes):
+    (pairs,) = (t for t in graph.initializer if t.name == nodes["Gather"].input[0])
+    pairs.CopyFrom(numpy_helper.from_array(blocks.PAIRS.astype(np.float16), pairs.name))
+    graph.node.add(op_type="Identity", input=nodes["Gather"].output, output=["more"])
+
+
+def over_16_bits(graph, nodes):
+    at = next(k for k, n in enumerate(graph.node) if n.input[0] == nodes["Gather"].output[0])
+    cast = helper.make_node("Cast", nodes["Gather"].output, ["half"], to=TensorProto.FLOAT16)
+    graph.node[at].input[0] = "half"
+    graph.node.insert(at, cast)
+
+
+@pytest.mark.parametrize("form", ["network", "sampler"])
+@pytest.mark.parametrize("change", [read_by_another, turned, open_size, half_pairs, over_16_bits])
+def test_a_node_that_is_none_of_ours_is_left_to_onnxruntime(change, form):
+    """Whatever stands around blocks, the bytes that a session gets compute what those of the file do."""
+    import onnxruntime
+
+    made = precision.rewritten(single(RNG.standard_normal((64, 64))), "w4")
+    change(made.graph, {node.op_type: node for node in made.graph.node})
+    content = forms.GROW[form](made, Spec("line", (64,)), 1).SerializeToString()
+    assert widened(content) != content
+    x = np.float32(RNG.standard_normal((3, 64)))
+    feeds = {"x": x[None]} if form == "sampler" else {"x": x, "time": np.ones(3, np.float32)}
+    name = "sample" if form == "sampler" else "prediction"
+    ours, theirs = (
+        onnxruntime.InferenceSession(one).run([name], feeds) for one in (widened(content), content)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("sizes", [[64, 65], [0, 64], [-64, -64]])
+def test_sizes_that_are_wrong_are_left_to_onnxruntime(sizes):
+    made = precision.rewritten(single(RNG.standard_normal((64, 64))), "w4")
+    (reshape,) = (node for node in made.graph.node if node.op_type == "Reshape")
+    (tensor,) = (t for t in made.graph.initializer if t.name == reshape.input[1])
+    tensor.raw_data = np.array(sizes, "<i8").tobytes()
+    wide = onnx.ModelProto.FromString(widened(made.SerializeToString()))
+    assert [node.op_type for node in wide.graph.node] == ["Reshape", "MatMul"]
+
+
+@pytest.mark.parametrize("name", precision.PRECISIONS)
+def test_unrolled_in_fewer_bits_is_one_piece_still(name, trained, exact, tmp_path):
+    if name in precision.IN_CALLS:
+        with pytest.raises(ValueError, match=f"form unrolled in one piece, got '{name}'; take fp"):
+            write(trained, tmp_path / "a.onnx", "unrolled", precision=name)
+        return
+    found = write(trained, tmp_path / "a.onnx", "unrolled", precision=name).fidelity
+    small = runtimes.load(tmp_path / "a.onnx", threads=1)
+    taken = {row.provider: row for row in placement(small.file.content)}
+    assert taken["coreml"].whole
+    assert taken["nnapi"].whole
+    x, x32 = (runtimes.sample(m, 8, label=list(range(8)), seed=3) for m in (small, exact))
+    apart = np.median(np.abs(x - x32)) / np.abs(x32).max()
+    if name == "fp32":
+        assert apart < 1e-6
+        assert found is None
+        return
+    assert 1e-6 < apart < fidelity.TOLERANCES[name]
+    assert found.passes
+    assert found.size < SIZES[name] + 0.15  # the nodes of twelve calls
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert len(casts) < 12 < 40 < len(products)  # a weight once, and read by each of twelve calls
+    wide = operators(widened(small.file.content), disabled_optimizers=UNFOLDED)
+    assert (False, "Cast") not in wide
 
 
 def test_images_with_convolutions_in_half():

@@ -28,7 +28,9 @@ WRITERS = {"torch": "export_torch", "mlx": "export_mlx"}  # backend -> its verb 
 @click.option("--grid", help="Its grid.  [uniform]")
 @click.option("-g", "--guidance", type=float, help="Its weight of the condition.  [1]")
 @click.option("-b", "--batch", default=1, show_default=True, help="Samples of the form unrolled.")
-@click.option("--precision", default="fp32", show_default=True, help="fp16, bf16, int8 or uint8.")
+@click.option(
+    "--precision", default="fp32", show_default=True, help="fp16, bf16, int8, uint8, w8 or w4."
+)
 @click.option("--profile", default="portable", show_default=True, help="portable or fast.")
 @click.option("--accept", is_flag=True, help="Write a precision that fails its gate.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
@@ -62,8 +64,9 @@ def export(
     likelihood  the prediction and its derivative, for toolkit likelihood
 
     A --precision keeps the weights in fewer bits: fp16 (half the file, the same speed), bf16 (for weights
-    beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks). Its samples are held
-    against those of fp32 from the same seeds; too large an end error writes nothing either.
+    beyond 65504), int8 or uint8 (a quarter; int8 is faster for large networks), w8 or w4 (a quarter and a
+    sixth: the matrices alone, the speed stays). Its samples are held against those of fp32 from the same
+    seeds; too large an end error writes nothing either. The form unrolled has all but int8 and uint8.
 
     The --profile fast makes one node of attention: faster on a CPU, with ONNX Runtime 1.23 or newer.
     portable runs everywhere.
