@@ -47,6 +47,8 @@ WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
+ASTRAY = ("test_fit.py", "lands_elsewhere")
+TAUGHT = ("test_fit.py", "need_no_gradient")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
@@ -85,6 +87,8 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/mlx_arithmetic.py", "abs(part * n - 1.0) < 1e-6", "abs(part - 1.0) < 9.0", MLX),
     ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
     ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
+    ("toolkit/fit_torch.py", "torch.sqrt(squares + TINY)", "squares", ASTRAY),
+    ("toolkit/teacher.py", "weights[0] += 1.0", "weights[0] += 0.5", TAUGHT),
     ("export/precision.py", "largest / 63.0", "largest / 127.0", WHOLE),
     ("export/precision.py", "(bits >> 16 & 1)", "1", WHOLE),
     ("export/precision.py", "weight / scale) + zero", "weight / scale) - zero", WHOLE),
