@@ -8,16 +8,15 @@ quartiles, a ratio the median of the ratios within rounds. Weights are random: s
 """
 
 import argparse
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +165,7 @@ def loop_table(contest: Contest, batch: int, rounds: int, compiled: bool) -> dic
         fast = torch.compile(module)
         contenders["torch.compile loop"] = lambda: torch_loop(fast, tensors, steps)
     if importlib.util.find_spec("diffusers"):
-        contenders["diffusers + torch eager"] = diffusers_loop(
-            module_call(module, tensors[2:]), tensors[0], steps
-        )
-        contenders["diffusers + onnxruntime"] = diffusers_loop(
-            ort_call(model, labels), tensors[0], steps
-        )
+        contenders |= diffusers_loops(contest, x, labels, steps)
     return {
         "title": f"{contest.name}, batch {batch}, {steps} steps",
         "unit": "ms",
@@ -214,38 +208,26 @@ def torch_loop(module: Any, tensors: list[Any], steps: int) -> None:
             x = x + module(x, torch.full((len(x),), k / steps), *told) / steps
 
 
-def module_call(module: Any, told: list[Any]) -> Callable[[Any, float], Any]:
-    """velocity(x, t) by torch."""
+def diffusers_loops(
+    contest: Contest, x: Any, labels: Any, steps: int
+) -> dict[str, Callable[[], None]]:
+    """diffusers' FlowMatchEuler around the same session and around torch."""
     import torch
 
-    def call(x: Any, t: float) -> Any:
-        with torch.no_grad():
-            return module(x, torch.full((len(x),), t), *told)
+    from export import TorchModel
+    from toolkit.loop_diffusers import around_file, around_torch, loop
 
-    return call
+    start, told = torch.from_numpy(x), None if labels is None else torch.from_numpy(labels)
+    times = [k / steps for k in range(steps + 1)]
+    networks = {
+        "diffusers + torch eager": around_torch(TorchModel(contest.model.spec, contest.module)),
+        "diffusers + onnxruntime": around_file(contest.model),
+    }
 
+    def run(network: Any) -> None:
+        loop("euler", lambda x, t: network(x, t, told), start, times)
 
-def ort_call(model: Any, labels: Any) -> Callable[[Any, float], Any]:
-    """velocity(x, t) by the same ONNX Runtime session, torch tensors in and out as optimum does it."""
-    import torch
-
-    return lambda x, t: torch.from_numpy(model.network(x.numpy(), t, labels))
-
-
-def diffusers_loop(call: Callable[[Any, float], Any], x: Any, steps: int) -> Callable[[], None]:
-    """diffusers' FlowMatchEulerDiscreteScheduler around a velocity; its sigma is our 1 - t."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(None):
-        warnings.simplefilter("ignore")
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-    def run() -> None:
-        scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(steps)
-        state = x
-        for sigma, t in zip(scheduler.sigmas.tolist(), scheduler.timesteps, strict=False):
-            state = scheduler.step(-call(state, 1.0 - sigma), t, state).prev_sample
-
-    return run
+    return {name: partial(run, network) for name, network in networks.items()}
 
 
 def timed(

@@ -120,23 +120,23 @@ def folded(flat: Flat, given: Mapping[str, Array] | None = None) -> Flat:
     inputs = {name: value for name, value in flat.inputs.items() if name not in given}
     flat = replace(flat, inputs=inputs, constants={**flat.constants, **given})
     while True:
-        known = {**flat.constants, **_sizes_in(flat)}
-        nodes = [node for node in flat.nodes if node.output[0] not in known]
+        values = {**flat.constants, **known(flat)}
+        nodes = [node for node in flat.nodes if node.output[0] not in values]
         early = []
-        names = set(known)
+        names = set(values)
         for node in nodes:
             if any(node.input) and all(name in names for name in node.input if name):
                 early.append(node)
                 names.update(node.output)
         late = tuple(node for node in nodes if node.output[0] not in names)
         wanted = {name for node in late for name in node.input} | set(flat.outputs)
-        known |= computed(early, known, wanted, flat.opset)
+        values |= computed(early, values, wanted, flat.opset)
         if len(late) == len(flat.nodes):
-            return replace(flat, constants={k: v for k, v in known.items() if k in wanted})
-        flat = replace(flat, nodes=late, constants=known)
+            return replace(flat, constants={k: v for k, v in values.items() if k in wanted})
+        flat = replace(flat, nodes=late, constants=values)
 
 
-def _sizes_in(flat: Flat) -> dict[str, Array]:
+def known(flat: Flat) -> dict[str, Array]:
     """What nodes without constants know all the same: constants, and shapes of what has known sizes."""
     found: dict[str, Array] = {}
     sizes = types(flat) if any(node.op_type in ("Shape", "Size") for node in flat.nodes) else {}

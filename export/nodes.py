@@ -1,5 +1,6 @@
 """ONNX nodes being written, for the graphs that `export` makes itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,16 @@ class Nodes:
         names = [stem if k == 0 else f"{stem}_{k}" for k in range(count)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
+
+    def again(self, node: onnx.NodeProto, rename: Callable[[str], str]) -> None:
+        """The same node under other names."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:], copy.output[:], copy.metadata_props[:]
+        copy.name = copy.doc_string = ""
+        copy.input.extend(map(rename, node.input))
+        copy.output.extend(map(rename, node.output))
+        self.nodes.append(copy)
 
     def named(self, name: str, value: str) -> None:
         """Give a value the name under which a graph returns it."""

@@ -4,8 +4,9 @@
     slots = update @ [slots, out, noise]                            one MatMul each
 
 The tableau (`runtimes.tableau.dense`) is an input, so one file runs any solver with any number of
-steps. A guided row is one call of 2B rows, u + w (c - u); any other one of B rows. The weights stand
-inside the Scan: outside it ONNX Runtime does not lay out convolutions anew, and is a quarter slower.
+steps. A guided row is one call of 2B rows, u + w (c - u); any other one of B rows. What does not look at
+x is worked out before the loop (`hoisting`); the other weights stand inside the Scan: outside it ONNX
+Runtime does not lay out convolutions anew, and is a quarter slower.
 
     inputs   x (slots, B, *shape): x[0] the state; slots that are missing are zero
              label (B,) or context (B, *context), as the spec says
@@ -14,7 +15,7 @@ inside the Scan: outside it ONNX Runtime does not lay out convolutions anew, and
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimes.spec import Spec
 from runtimes.tableaus import recommended
 
+from .hoisting import Crossing, Parts, before, inside, needed, parted, weights
 from .nodes import Nodes
 from .noise_graph import normals, row_seeds
 
@@ -96,17 +98,22 @@ def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str, noise: str) -> 
         "update": g.part(rows, 2, 0, -1),
         "noise": noise,
     }
-    outer = {"batch": batch}
-    if spec.condition.kind == "none":
-        scanned["time"] = g.op("Expand", time, g.op("Concat", g.ints(1), batch, axis=0))
-    else:
+    outer, kind, most = {"batch": batch}, spec.condition.kind, batch
+    feeds = {"time": g.op("Reshape", time, g.ints(-1))}
+    if kind != "none":
         guided = g.op("Squeeze", g.part(head, 2, second, third), g.ints(2))
         scanned["rows"] = _rows(g, guided, batch)
-        both = g.op("Mul", batch, g.ints(2))
-        scanned["time"] = g.op("Expand", time, g.op("Concat", g.ints(1), both, axis=0))
-        outer["condition"] = _with_null(g, spec, batch)
+        most = g.op("ReduceMax", scanned["rows"], g.ints(0), keepdims=0)
+        feeds[kind] = outer["condition"] = _with_null(g, spec, batch)
         outer["weight"] = g.op("Reshape", "guidance", g.ints(-1, *[1] * len(spec.shape)))
-    body = _body(network, spec, scanned, outer)
+    parts = parted(network)
+    if parts.reads("time"):
+        scanned["time"] = g.op("Expand", time, g.op("Concat", g.ints(1), most, axis=0))
+    crossings = dict(zip(parts.crossings, before(g, network, parts, feeds, most), strict=True))
+    for number, (crossing, value) in enumerate(crossings.items()):
+        if crossing.source != "condition":  # which is the same in every row
+            scanned[f"crossing{number}"], crossings[crossing] = value, f"row.crossing{number}"
+    body = _body(network, spec, parts, crossings, scanned, outer)
     final = g.op("Scan", state, *scanned.values(), body=body, num_scan_inputs=len(scanned))
     sizes = g.op("Concat", g.ints(-1), batch, g.ints(*spec.shape), axis=0)
     sample = g.op("Reshape", g.part(final, 0, 0, 1), g.ints(-1, *spec.shape))
@@ -167,28 +174,42 @@ def _with_null(g: Nodes, spec: Spec, batch: str) -> str:
 
 
 def _body(
-    network: onnx.ModelProto, spec: Spec, scanned: dict[str, str], outer: dict[str, str]
+    network: onnx.ModelProto,
+    spec: Spec,
+    parts: Parts,
+    crossings: Mapping[Crossing, str],
+    scanned: Mapping[str, str],
+    outer: Mapping[str, str],
 ) -> onnx.GraphProto:
     """One row: the network at a mix of the slots, then the slots anew. `outer` is read from outside."""
-    b = Nodes("r")
+    b, kind = Nodes("r"), spec.condition.kind
     mixed = b.op("Reshape", b.op("MatMul", "row.input", "row.state"), b.ints(-1, *spec.shape))
-    if spec.condition.kind == "none":
-        feeds = {"x": mixed, "time": "row.time"}
-    else:
-        twice = {"x": b.op("Concat", mixed, mixed, axis=0), "time": "row.time"}
-        twice[spec.condition.kind] = outer["condition"]
-        feeds = {name: b.part(value, 0, 0, "row.rows") for name, value in twice.items()}
-    out = _inlined(b, network, feeds)
-    if spec.condition.kind != "none":
+    feeds, rows = {"x": mixed, "time": "row.time"}, outer["batch"]
+    if kind != "none":
+        rows = "row.rows"
+        feeds |= {"x": b.op("Concat", mixed, mixed, axis=0), kind: outer["condition"]}
+    feeds = {name: value for name, value in feeds.items() if parts.reads(name)}
+    if kind != "none":
+        feeds = {name: b.part(value, 0, 0, rows) for name, value in feeds.items()}
+    shown = {
+        name: part
+        for crossing, value in crossings.items()
+        for name, part in zip(crossing.names, inside(b, crossing, value, rows), strict=True)
+    }
+    out = _inlined(b, network, parts, feeds, shown)
+    if kind != "none":
         strong = b.part(out, 0, 0, outer["batch"])
         weak = b.part(out, 0, b.op("Neg", outer["batch"]), END)  # strong itself on B rows
         away = b.op("Mul", b.op("Sub", strong, weak), outer["weight"])
         out = b.op("Add", weak, away)
     terms = b.op("Concat", "row.state", b.op("Reshape", out, b.ints(1, -1)), "row.noise", axis=0)
     new = b.op("MatMul", "row.update", terms)
-    b.constants |= {tensor.name: tensor for tensor in _weights(network)}
     kinds = {"rows": TensorProto.INT64}
     sizes: dict[str, Sizes] = {"time": ["called"], "rows": [1]}
+    sizes |= {
+        value.removeprefix("row."): [None] * (2 + len(crossing.middle))
+        for crossing, value in crossings.items()
+    }
     inputs = [_value("row.state", TensorProto.FLOAT, ["kept", "numbers"])] + [
         _value(f"row.{name}", kinds.get(name, TensorProto.FLOAT), sizes.get(name, [None, None]))
         for name in scanned
@@ -196,29 +217,26 @@ def _body(
     return _graph("row", b, inputs, [_value(new, TensorProto.FLOAT, ["kept", "numbers"])])
 
 
-def _inlined(b: Nodes, network: onnx.ModelProto, feeds: dict[str, str]) -> str:
-    """The network's nodes under names of their own, reading `feeds`; the name of its prediction."""
+def _inlined(
+    b: Nodes,
+    network: onnx.ModelProto,
+    parts: Parts,
+    feeds: Mapping[str, str],
+    shown: Mapping[str, str],
+) -> str:
+    """What is left of the network under names of its own, reading `feeds` and what was worked out before
+    the loop; the name of its prediction."""
+
+    def name_of(name: str) -> str:
+        return shown.get(name, PREFIX + name if name else "")
+
     for name, value in feeds.items():
-        b.nodes.append(helper.make_node("Identity", [value], [PREFIX + name]))
-    for node in network.graph.node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        del copy.input[:], copy.output[:], copy.metadata_props[:]
-        copy.name = copy.doc_string = ""
-        copy.input.extend(PREFIX + name if name else "" for name in node.input)
-        copy.output.extend(PREFIX + name if name else "" for name in node.output)
-        b.nodes.append(copy)
+        b.named(PREFIX + name, value)
+    nodes = [*needed(parts.late, parts.constant), *parts.late]
+    for node in nodes:
+        b.again(node, name_of)
+    b.constants |= weights(network, nodes, name_of)
     return PREFIX + "prediction"
-
-
-def _weights(network: onnx.ModelProto) -> list[onnx.TensorProto]:
-    found = []
-    for tensor in network.graph.initializer:
-        found.append(onnx.TensorProto())
-        found[-1].CopyFrom(tensor)
-        found[-1].name = PREFIX + tensor.name
-        del found[-1].metadata_props[:]
-    return found
 
 
 def _pixels(g: Nodes, x: str, value_range: tuple[float, float]) -> str:

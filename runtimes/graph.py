@@ -85,7 +85,7 @@ TENSOR = layout(
 )
 NESTED = ("g*", "graphs*", "sparse_tensor*", "sparse_tensors*", "ref_attr_name*")
 BLOCKS = ("Scan", "If")  # of a sampler: over the tableau's rows, and around the making of noise
-LABELS = (b"label", b"network.label")  # the name of the labels outside and inside the Scan
+LABELS = (b"label", b"network.label", b"condition.label")  # wherever a sampler may look them up
 DATA = ("raw_data", "float_data*", "int32_data*", "int64_data*", "double_data*", "uint64_data*")
 
 # element type -> its word, its bits, and the field that may hold it instead of raw_data

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .contracts import MOST_AHEAD
 from .noise import noise
 from .session import Floats, Model, onnxruntime
 from .tableau import Tableau, dense, run
@@ -24,7 +25,7 @@ from .tableaus import traced
 if TYPE_CHECKING:
     from .sample import Plan
 
-MOST_NOISE = 1 << 28  # bytes that a graph's noise may take while it is made, about 60 per number
+MOST_BEFORE = 1 << 28  # bytes for what a graph works out before its loop, for all rows it is given
 DEVICES = {"cuda": "cuda"}  # providers that keep the slots in memory of their own
 Steps = Iterator[tuple[int, Floats]]
 
@@ -119,7 +120,7 @@ def step(task: Task) -> Steps:
 def _chunks(task: Task, pace: float) -> Steps:
     loop, table = _loop(task), dense(task.tableau, before=task.before)
     ends = [row + 1 for row in task.tableau.ends]  # how many rows are done after each step
-    most = _most_rows(task) if task.tableau.noisy else len(table)
+    most = max(1, MOST_BEFORE // _before(task))
     done, rows, started = 0, 0, time.perf_counter()
     while done < len(ends):
         each = max((time.perf_counter() - started) / max(done, 1), 1e-9)  # clocks may stand still
@@ -132,8 +133,12 @@ def _chunks(task: Task, pace: float) -> Steps:
         yield done, x
 
 
-def _most_rows(task: Task) -> int:
-    return max(1, MOST_NOISE // (60 * task.x.size))
+def _before(task: Task) -> int:
+    """Bytes that a row needs before the loop, at most: for its noise, and for what both halves of a guided
+    call have of time and condition."""
+    conditions = 0 if task.plan.condition is None else 2 * len(task.x)
+    noise_of_row = 60 * task.x.size if task.tableau.noisy else 0
+    return 1 + noise_of_row + 12 * MOST_AHEAD * conditions
 
 
 class Loop(Protocol):

@@ -199,7 +199,7 @@ def test_a_sampler_of_another_condition(tmp_path, capfd):
     refused(save(tmp_path / "a.onnx", grown(labelled=True), labelled=False), "got x float", capfd)
 
 
-def test_labels_inside_the_loop_are_counted(tmp_path, capfd):
+def test_labels_that_a_sampler_looks_up_are_counted(tmp_path, capfd):
     """A table of nine rows is for eight classes and no label; a spec of five does not fit."""
     from runtimes.spec import Condition
 

@@ -62,6 +62,7 @@ def test_benchmark(tmp_path):
     tables = json.loads((tmp_path / "benchmark.json").read_text())["tables"]
     assert [table["title"] in out for table in tables] == [True] * 5
     loop, sizes = ({row["name"]: row["value"][1] for row in t["rows"]} for t in tables[:2])
+    assert {"diffusers + onnxruntime", "diffusers + torch eager"} < set(loop)
     assert loop["ours, all but the network"] < loop["ours, loop on the host"]
     assert sizes["the sampler"] < 1.02 * sizes["the network"] + 20
 

@@ -38,6 +38,8 @@ SHOWN = ("test_predictions.py", "shown")
 GRID = ("test_grids.py", "index_grids or angle or rho or snr or scipy or trim")
 PAIRS = ("test_adaptive.py", "both_formulas or states_between or no_worse or last_bit")
 INTERVAL = ("test_integrate.py", "its_interval")
+STAYS = ("test_hoisting.py", "reaches_across")
+GOES = ("test_hoisting.py", "mlp-label or dit-tokens or too_much or prompt")
 LOOP = ("test_sampler.py", "every_solver and (ancestral or dpmpp_3m) or neighbours or both_halves")
 READ = ("test_tableau.py", "read_back or slots_that")
 BITS = ("test_noise_graph.py", "bits")
@@ -46,11 +48,18 @@ MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
+LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
+BARE = ("test_peers.py", "bare_calls_are_of")
+RATIO = ("test_benchmark.py", "stands_beside")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 ASTRAY = ("test_fit.py", "lands_elsewhere")
 TAUGHT = ("test_fit.py", "need_no_gradient")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("toolkit/loop_diffusers.py", "step(-velocity(x, t)", "step(velocity(x, t)", LOOPS),
+    ("toolkit/loop_diffusers.py", "todo.weight != 1.0", "todo.weight == 1.0", LOOPS),
+    ("toolkit/floor.py", "np.concatenate([x, x])", "np.concatenate([x, -x])", BARE),
+    ("toolkit/benchmark.py", "timing.ratios(mine, floor)", "timing.ratios(floor, mine)", RATIO),
     ("tableau.py", "before + row.draw + 1", "before + row.draw", LOOP),
     ("tableau.py", "index - alive + tableau.slots", "index", LOOP),
     ("tableau.py", "draw=draw - 1 if draw", "draw=draw if draw", READ),
@@ -61,6 +70,17 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/sampler.py", 'b.part(out, 0, b.op("Neg"', 'b.part(out, 0, b.op("Identity"', LOOP),
     ("export/sampler.py", 'g.op("ReduceMax", away)', 'g.op("ReduceMin", away)', LOOP),
     ("export/sampler.py", 'g.op("Add", on, g.ints(1))', 'g.op("Sub", g.ints(2), on)', LOOP),
+    ("export/hoisting.py", '"axis", -1) % seen', '"axis", -1) + 9 + seen', STAYS),
+    ("export/hoisting.py", "axes is not None and bool(", "axes is not None or bool(", STAYS),
+    ("export/hoisting.py", "not set(node.input) <=", "set(node.input) !=", STAYS),
+    (
+        "export/hoisting.py",
+        "(*BATCHES[1:], *axes[1:])",
+        "(*BATCHES[1:], *large[name][1][1:])",
+        STAYS,
+    ),
+    ("export/hoisting.py", "math.prod(self.middle) * ", "", GOES),
+    ("export/hoisting.py", "0, 0, self.most), g.ints(0)", "0, 0, self.most), g.ints(1)", GOES),
     ("export/noise_graph.py", "g.ints(1 << rotation)", "g.ints(2 << rotation)", BITS),
     ("export/noise_graph.py", "keys[(group + 2) % 3]), g", "keys[(group + 1) % 3]), g", BITS),
     ("export/noise_graph.py", 'g.op("Equal", g.size', 'g.op("Less", g.size', SEEDS),
@@ -239,7 +259,7 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
 
 
 def copy(folder):
-    for room in ("runtimes", "export", "tests"):
+    for room in ("runtimes", "export", "toolkit", "tests"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 import runtimes
 from export import forms
 from runtimes import ModelError, modelfile, tableaus, ways
+from runtimes.contracts import MOST_AHEAD
 from runtimes.sample import plan
 from runtimes.spec import Sampler, to_json
 
@@ -77,12 +78,20 @@ def test_pace_decides_how_many_states_are_seen(opened):  # noqa: F811
 def test_noise_is_made_for_as_many_rows_as_memory_is_kept_for(opened, monkeypatch):  # noqa: F811
     whole = plan(opened["sampler", False], 3, solver="ancestral", steps=12)
     last = [s.x for s in whole.states(0, 3, math.inf)][-1]
-    monkeypatch.setattr(
-        ways, "MOST_NOISE", 60 * 6 * 5
-    )  # five rows of three samples of two numbers
+    # five rows of three samples of two numbers
+    monkeypatch.setattr(ways, "MOST_BEFORE", 61 * 6 * 5)
     states = list(whole.states(0, 3, math.inf))
     assert [s.step for s in states] == [0, 5, 10, 12]
     np.testing.assert_array_equal(states[-1].x, last)
+
+
+def test_what_is_made_of_conditions_bounds_the_rows_of_a_run_too(opened, monkeypatch):  # noqa: F811
+    todo = plan(opened["sampler", True], 3, label=[1, 2, 3], steps=12)
+    assert [s.step for s in todo.states(0, 3, math.inf)] == [0, 12]
+    monkeypatch.setattr(
+        ways, "MOST_BEFORE", (1 + 12 * MOST_AHEAD * 6) * 9
+    )  # heun has two rows a step
+    assert [s.step for s in todo.states(0, 3, math.inf)] == [0, 4, 8, 12]
 
 
 def test_slots_bound_to_a_device_are_those_of_the_host(opened, monkeypatch):  # noqa: F811

@@ -117,7 +117,7 @@ def _torch(run: Path) -> Backend:
         "torch",
         f"torch {torch.__version__} on cpu",
         TorchModel(spec, module),
-        _opening(run, "Torch"),
+        opening(run, "Torch"),
     )
 
 
@@ -131,10 +131,11 @@ def _mlx(run: Path) -> Backend:
     module, spec = load(run)
     place = str(mx.default_device().type).rpartition(".")[2]
     version = f"mlx {mx.__version__} on {place}"
-    return Backend("mlx", version, MlxModel(spec, module), _opening(run, "Mlx"))
+    return Backend("mlx", version, MlxModel(spec, module), opening(run, "Mlx"))
 
 
-def _opening(run: Path, framework: str) -> str:
+def opening(run: Path, framework: str) -> str:
+    """The lines with which a new process gets the `model` of a run folder: Torch's or Mlx's."""
     return (
         f"from pathlib import Path\nfrom export import {framework}Model\n"
         f"from toolkit.run_{framework.lower()} import load\n"

@@ -2,16 +2,16 @@
 
     error         median over samples of sqrt(mean (x - x_fine)^2), x_fine by rk4 with 100 steps in float32
     milliseconds  of one sample in a batch: median and quartiles over rounds, all contenders interleaved
+    ratio         within rounds, to as many bare calls of the network: what the loop around them costs
 
-One file per precision or form; other engines run the same loop around the same network. Which solver
-makes the calls is decided once, by the error in the first file, and is the same for all.
+One file per precision or form, and the peers: other engines, other loops. Which solver makes the
+calls is decided once for each loop, by the error in the first file.
 """
 
 import itertools
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,38 @@ import numpy as np
 import runtimes
 from runtimes import timing
 from runtimes.choices import choose
-from runtimes.sample import Sampleable
-from runtimes.session import Model, onnxruntime
+from runtimes.sample import BATCH, Sampleable
+from runtimes.session import Model
 from runtimes.tableaus import FITTED
+from runtimes.timing import Clock, Quartiles
 
+from . import machine
 from .costs import FINE, steps_of
-from .peers import Contender, open_files, open_peers, precision_of
+from .floor import bare_calls
+from .peers import (
+    USUAL,
+    Contender,
+    Draw,
+    Wanted,
+    is_network,
+    open_files,
+    open_peers,
+    ours,
+    precision_of,
+)
+from .starts import Start, cold_start, one_of
 
 SOLVERS = ("euler", "heun", "ab2", "dpmpp_2m", "unipc2", "rk4")  # candidates where none are given
 CALLS = (4, 8, 16, 32)
-COLD = """
-import runtimes
-model = runtimes.load({path!r}, provider={provider!r}, threads=1)
-runtimes.sample(model, 1, **{request!r})
-"""
-COLD_ROUNDS = 3
+Chosen = Mapping[int, tuple[str, int]]  # number of calls -> solver, steps
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one number of calls, in one batch. milliseconds: quartiles, median in the middle."""
+    """One contender at one number of calls, in one batch, its times as quartiles, the median in the middle.
+
+    bare: milliseconds of as many bare calls; ratio: to those. Both None without a file of the form network.
+    """
 
     name: str
     engine: str
@@ -50,28 +62,19 @@ class Row:
     solver: str
     steps: int
     calls: int
-    milliseconds: tuple[float, float, float]
+    milliseconds: Quartiles
+    bare: Quartiles | None
+    ratio: Quartiles | None
     error: float
 
 
 @dataclass(frozen=True)
-class Start:
-    """From a process's start to its first sample: CPU seconds (median) and peak memory (largest)."""
-
-    name: str
-    form: str
-    precision: str
-    size: int
-    seconds: float
-    megabytes: float
-
-
-@dataclass(frozen=True)
 class Result:
-    """rows, starts, the peers that were absent and why, and what it was all measured on."""
+    """All that was measured. compiling: seconds, by contender and batch; absent: which peers, and why."""
 
     rows: tuple[Row, ...]
     starts: tuple[Start, ...]
+    compiling: dict[str, float]
     absent: dict[str, str]
     settings: dict[str, Any]
 
@@ -86,6 +89,7 @@ def measure(
     providers: Sequence[str] = ("cpu",),
     threads: int = 0,
     run: Path | None = None,
+    peers: Sequence[str] = USUAL,
     n: int = 64,
     rounds: int = 9,
     clock: str = "wall",
@@ -94,8 +98,8 @@ def measure(
     """Measure all of it. request: label, guidance, seed, ... as `runtimes.sample` takes it.
 
     threads: 0 times one thread against all cores for every batch and takes the faster (on the wall's clock;
-    else one). run: a run folder, for torch. n: samples of which the error is the median. clock: one of
-    `CLOCKS`. The fine solution is that of the first file in fp32, or of the first.
+    else one). run: a run folder, for the peers that need one. n: samples of which the error is the median.
+    clock: one of `CLOCKS`. The fine solution is that of the first file in fp32, or of the first.
     Raises ValueError for files that are not of one network, and for numbers of calls nothing makes.
     """
     tick = timing.CLOCKS[choose("clock", clock, timing.CLOCKS)]
@@ -103,34 +107,35 @@ def measure(
     first = next((one for one in opened if precision_of(one) == "fp32"), opened[0])
     progress("a fine solution")
     fine = runtimes.sample(first, n, **{**request, **FINE})
-    chosen = best_solvers(first, fine, solvers, calls, request)
-    rows: list[Row] = []
-    errors: dict[str, float] = {}
-    told, absent = dict[str, Any](), dict[str, str]()
+
+    @cache
+    def chosen(own: tuple[str, ...]) -> Chosen:
+        return best_solvers(first, fine, own or solvers, calls, request)
+
+    rows, told = list[Row](), dict[str, Any]()
+    compiling, absent = dict[str, float](), dict[str, str]()
     for provider, batch in itertools.product(providers, batches):
         fixed = threads or int(clock != "wall")  # CPU time cannot tell what threads gain
-        count, ratio = _threads(files[0], provider, batch, fixed, request, chosen)
+        count, ratio = _threads(files[0], provider, batch, fixed, request, chosen(()))
         told[f"{provider}, batch {batch}"] = {"threads": count, "all / one": ratio}
         contenders = open_files(files, provider, count)
         if provider == providers[0]:
-            peers, absent = open_peers(contenders, run, count)
-            contenders += peers
+            wanted = Wanted(contenders, run, count, batch, request, progress)
+            found, absent = open_peers(peers, wanted)
+            contenders = [*contenders, *found]
+            cold = [one for one in contenders if one.first]
+            compiling |= {f"{p.name}, batch {batch}": p.compiling for p in found if p.compiling}
         progress(f"{provider}, batch {batch}, threads {count}")
         runs = _runs(contenders, chosen, batch, request)
-        timed = timing.warmed({key: one.go for key, one in runs.items()})
-        seconds = timing.interleaved(timed, rounds, clock=tick)
-        for key, one in runs.items():
-            if key not in errors:
-                errors[key] = error_of(one.contender.model, fine, one.asked)
-            rows.append(_row(one, batch, [1e3 * s / batch for s in seconds[key]], errors[key]))
+        rows += _timed(runs, batch, request, fine, rounds, tick)
     progress("cold starts")
-    starts = tuple(cold_start(path, providers[0], request) for path in files)
-    settings = {
-        "machine": platform.machine(), "system": platform.system(), "cores": timing.cores(),
-        "onnxruntime": onnxruntime().__version__, "clock": clock, "rounds": rounds, "samples": n,
-        "threads": told, "request": dict(request), "fine": f"{first.file.path.stem}, rk4, 100 steps",
+    starts = tuple(cold_start(one, request) for one in cold)
+    settings = machine.facts() | {
+        "clock": clock, "rounds": rounds, "samples": n, "request": dict(request),
+        "threads": told, "fine": f"{first.file.path.stem}, rk4, 100 steps",
+        "bare": next((one.name for one in cold if is_network(one)), None),
     }  # fmt: skip
-    return Result(tuple(rows), starts, absent, settings)
+    return Result(tuple(rows), starts, compiling, absent, settings)
 
 
 def best_solvers(
@@ -139,12 +144,12 @@ def best_solvers(
     solvers: Sequence[str],
     calls: Sequence[int],
     request: Mapping[str, Any],
-) -> dict[int, tuple[str, int]]:
-    """Number of calls -> the solver and steps that err least with so many."""
+) -> Chosen:
+    """The solver and steps that err least with each number of calls."""
     chosen = {}
     for count in sorted(set(calls)):
         tried = [
-            (error_of(model, fine, _asked(request, solver, steps)), solver, steps)
+            (error_of(ours(model), fine, _asked(request, solver, steps)), solver, steps)
             for solver in solvers
             for steps in steps_of(solver, [count])
         ]
@@ -159,25 +164,10 @@ def best_solvers(
     return chosen
 
 
-def error_of(model: Sampleable, fine: np.ndarray, asked: Mapping[str, Any]) -> float:
+def error_of(draw: Draw, fine: np.ndarray, asked: Mapping[str, Any], batch: int = BATCH) -> float:
     """How far the samples of one request end from the fine ones of the same seeds."""
-    apart = (runtimes.sample(model, len(fine), **asked) - fine).reshape(len(fine), -1)
+    apart = (draw(len(fine), batch, asked) - fine).reshape(len(fine), -1)
     return float(np.median(np.sqrt((apart.astype(np.float64) ** 2).mean(1))))
-
-
-def cold_start(path: str | Path, provider: str, request: Mapping[str, Any]) -> Start:
-    """A few processes, one after the other: load the file on one thread and draw one sample."""
-    model = runtimes.load(path, provider="cpu", threads=1)
-    program = COLD.format(path=str(path), provider=provider, request=_one(request))
-    took = [timing.alone(program) for _ in range(COLD_ROUNDS)]
-    return Start(
-        Path(path).stem,
-        model.form,
-        precision_of(model),
-        len(model.file.content),
-        float(np.median([seconds for seconds, _ in took])),
-        max(megabytes for _, megabytes in took),
-    )
 
 
 @dataclass(frozen=True)
@@ -195,26 +185,28 @@ class Run:
 
 def _runs(
     contenders: Sequence[Contender],
-    chosen: Mapping[int, tuple[str, int]],
+    chosen: Callable[[tuple[str, ...]], Chosen],
     batch: int,
     request: Mapping[str, Any],
-) -> dict[str, Run]:
-    """Every contender by the chosen solvers, and by the tableaus that were fitted to it."""
-    found = {}
+) -> list[Run]:
+    """Every contender by the chosen of its solvers, and by the tableaus that were fitted to it.
+
+    chosen(the solvers of a contender's own loop, or none): those that err least.
+    """
+    found = []
     for contender in contenders:
-        model, name = contender.model, contender.name
-        ways = [(name, solver, k, _asked(request, solver, k)) for solver, k in chosen.values()]
-        fits = {one.steps for one in getattr(model, "tableaus", ()) if one.solver == FITTED}
+        model, name, best = contender.model, contender.name, chosen(contender.solvers)
+        ways = [(name, solver, k, _asked(request, solver, k)) for solver, k in best.values()]
+        ready = () if contender.solvers else getattr(model, "tableaus", ())
+        fits = {one.steps for one in ready if one.solver == FITTED}
         ways += [
             (f"{name}, fitted", FITTED, count, {**request, "calls": count})
-            for count in sorted(fits & chosen.keys())
+            for count in sorted(fits & best.keys())
         ]
         for shown, solver, steps, asked in ways:
-            calls = runtimes.plan(model, 1, **_one(asked)).calls
-            go = partial(runtimes.sample, model, batch, batch=batch, **asked)
-            found[f"{shown}, {solver} {steps}"] = Run(
-                contender, shown, solver, steps, calls, asked, go
-            )
+            calls = runtimes.plan(model, 1, **one_of(asked)).calls
+            go = partial(contender.draw, batch, batch, asked)
+            found.append(Run(contender, shown, solver, steps, calls, asked, go))
     return found
 
 
@@ -222,12 +214,31 @@ def _asked(request: Mapping[str, Any], solver: str, steps: int) -> dict[str, Any
     return {**request, "solver": solver, "steps": steps}
 
 
-def _row(run: Run, batch: int, took: Sequence[float], error: float) -> Row:
-    who = run.contender
-    return Row(
-        run.name, who.engine, who.precision, who.provider, batch, who.threads,
-        run.solver, run.steps, run.calls, timing.quartiles(took), error,
-    )  # fmt: skip
+def _timed(
+    runs: Sequence[Run],
+    batch: int,
+    request: Mapping[str, Any],
+    fine: np.ndarray,
+    rounds: int,
+    tick: Clock,
+) -> list[Row]:
+    """A row for each, beside the bare calls of the same rounds."""
+    bare = bare_calls([one.contender for one in runs], batch, request, [one.calls for one in runs])
+    timed = {f"run {k}": one.go for k, one in enumerate(runs)}
+    timed |= {f"{calls} calls": go for calls, go in bare.items()}
+    seconds = timing.interleaved(timing.warmed(timed), rounds, clock=tick)
+    per = {name: [1e3 * one / batch for one in took] for name, took in seconds.items()}
+    rows = []
+    for k, one in enumerate(runs):
+        who, mine, floor = one.contender, per[f"run {k}"], per.get(f"{one.calls} calls")
+        rows.append(Row(
+            one.name, who.engine, who.precision, who.provider, batch, who.threads,
+            one.solver, one.steps, one.calls, timing.quartiles(mine),
+            None if floor is None else timing.quartiles(floor),
+            None if floor is None else timing.ratios(mine, floor),
+            error_of(who.draw, fine, one.asked, batch),
+        ))  # fmt: skip
+    return rows
 
 
 def _threads(
@@ -236,7 +247,7 @@ def _threads(
     batch: int,
     threads: int,
     request: Mapping[str, Any],
-    chosen: Mapping[int, tuple[str, int]],
+    chosen: Chosen,
 ) -> tuple[int, float | None]:
     """(as many as asked for, None), or the faster of one and all, and the ratio of their times."""
     if threads:
@@ -249,12 +260,6 @@ def _threads(
         return lambda: runtimes.sample(model, batch, batch=batch, **told)
 
     return timing.threads_for(opened)
-
-
-def _one(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of a single sample, in words that Python reads back."""
-    labels = request.get("label")
-    return {**request, **({"label": labels[0]} if isinstance(labels, list) else {})}
 
 
 def _same(files: Sequence[str | Path], provider: str) -> list[Model]:

@@ -15,7 +15,8 @@ import click
 @click.option("--batch", default="1,16", show_default=True, help="Samples per call.")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, coreml, directml.")
 @click.option("--threads", default=0, show_default=True, help="0 measures one against all cores.")
-@click.option("--run", help="The run folder the files come from, to time torch too.")
+@click.option("--run", help="The run folder the files come from, for the peers that need it.")
+@click.option("--peers", default="usual", show_default=True, help="Names, or usual, all, none.")
 @click.option("-n", "--count", default=64, show_default=True, help="Samples for the error.")
 @click.option("-l", "--label", help="A label, or several to cycle through.  [all]")
 @click.option("-g", "--guidance", type=float, help="[the model's own]")
@@ -33,6 +34,7 @@ def benchmark(
     provider: str,
     threads: int,
     run: str | None,
+    peers: str,
     count: int,
     label: str | None,
     guidance: float | None,
@@ -47,10 +49,15 @@ def benchmark(
 
     One file for each precision or form. For every number of calls the solver that errs least in the
     first file is taken. Milliseconds are per sample; the front holds every choice that no other beats in
-    both. torch and OpenVINO take part where they are installed.
+    both. "/ bare" is the time over that of as many bare calls of the network.
+
+    The usual peers take part where they are installed: diffusers, openvino, and with --run torch and
+    diffusers+torch. torch.compile, which compiles for a minute or more for each batch (that is no part of
+    its times), and mlx, which is slow but on a Mac, take part when asked for by name.
 
     \b
     toolkit benchmark digits.onnx digits-int8.onnx --run runs/digits --out digits-front.png
+    toolkit benchmark digits.onnx --run runs/digits --peers usual,torch.compile
     toolkit benchmark digits.onnx --calls 4,6,8 --batch 1,64 --json digits.json
     """
     from runtimes.files import refuse_existing, write_whole
@@ -75,6 +82,7 @@ def benchmark(
             providers=[word.strip() for word in provider.split(",")],
             threads=threads,
             run=None if run is None else Path(run),
+            peers=_peers(peers),
             n=_whole("count", count, 2),
             rounds=_whole("rounds", rounds, 2),
             clock=clock,
@@ -117,6 +125,15 @@ def _solvers(text: str | None) -> list[str]:
         return list(USUAL)
     plain = [name for name, solver in SOLVERS.items() if not solver.noisy]
     return [choose("solver", word.strip(), plain) for word in text.split(",")]
+
+
+def _peers(text: str) -> list[str]:
+    from runtimes.choices import choose
+    from toolkit.peers import PEERS, USUAL
+
+    groups = {"usual": list(USUAL), "all": list(PEERS), "none": []}
+    words = [choose("peers", word.strip(), (*groups, *PEERS)) for word in text.split(",")]
+    return [name for word in words for name in groups.get(word, [word])]
 
 
 def _wholes(name: str, text: str, least: int) -> list[int]:

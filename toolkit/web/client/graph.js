@@ -24,7 +24,7 @@ export const TENSOR =
   5 int int32_data*,5 bytes int32_data*,7 int int64_data*,7 bytes int64_data*,8 bytes name,9 bytes raw_data,
   10 double double_data*,10 bytes double_data*,11 int uint64_data*,11 bytes uint64_data*,12 bytes doc_string,
   13 bytes external_data*,14 int data_location,16 bytes metadata_props*`);
-const LABELS = ["label", "network.label"]; // outside and inside the loop
+const LABELS = ["label", "network.label", "condition.label"]; // wherever a sampler may look them up
 const NESTED = ["g*", "graphs*", "sparse_tensor*", "sparse_tensors*", "ref_attr_name*"];
 const DATA = ["raw_data", "float_data*", "int32_data*", "int64_data*", "double_data*", "uint64_data*"];
 

@@ -24,6 +24,7 @@ export { noise, seedRows, InputError, ModelError };
 
 const MOST_SAMPLES = 10_000_000;
 const MOST_BATCH_BYTES = 2 ** 30;
+const MOST_AT_ONCE = 5000; // samples times rows of a conditional run in one piece
 
 /**
  * A model: what it is, checked, and an onnxruntime session that runs it.
@@ -165,8 +166,9 @@ async function* follow(model, plan) {
   feeds.seed = new ort.Tensor("int64", BigInt64Array.from(seeds, BigInt), [n]);
   feeds.x = new ort.Tensor("float32", x, [1, n, ...spec.shape]);
   let from = 0;
-  const noisy = columns === width + 2; // whose noise is made before a piece runs: piece by piece, to need less room
-  for (const end of preview || noisy ? table.ends : [rows - 1]) {
+  // noise, and what depends on the condition, is made before a piece runs: piece by piece, to need less room
+  const much = columns === width + 2 || (feeds.guidance && n * rows > MOST_AT_ONCE);
+  for (const end of preview || much ? table.ends : [rows - 1]) {
     signal?.throwIfAborted();
     const piece = table.data.subarray(from * width * columns, (end + 1) * width * columns);
     feeds.tableau = new ort.Tensor("float32", piece, [end + 1 - from, width, columns]);
