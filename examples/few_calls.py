@@ -145,7 +145,7 @@ def table(rounds: list[dict[Run, list[float]]]) -> str:
     """A line for each run: the median over rounds and its range, then its time."""
     slowest = max((run for run in rounds[0] if run[0] == "euler"), key=lambda run: run[1])
     names = (*FIGURES, "ms", f"ms / {slowest[0]} {slowest[1]}")
-    lines = [f"{'':14}" + "".join(f"{name:>26}" for name in names)]
+    lines = [f"{'':14}" + "".join(f"{name:>28}" for name in names)]
     for run in sorted(rounds[0], key=lambda run: (run[1], run[0])):
         cells = []
         for index in range(len(FIGURES) + 1):
@@ -155,7 +155,7 @@ def table(rounds: list[dict[Run, list[float]]]) -> str:
         low, middle, high = ratios(*(column(rounds, one, len(FIGURES)) for one in (run, slowest)))
         cells.append(f"{middle:.3f} [{low:.3f}, {high:.3f}]")
         cells = ["-" if "nan" in cell else cell for cell in cells]
-        lines.append(f"{run[0]:9} {run[1]:4}" + "".join(f"{cell:>26}" for cell in cells))
+        lines.append(f"{run[0]:9} {run[1]:4}" + "".join(f"{cell:>28}" for cell in cells))
     return "\n".join(lines)
 
 
