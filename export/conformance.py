@@ -29,6 +29,7 @@ from runtimes import session
 from runtimes.flow import flow
 from runtimes.noise import noise, seed_rows
 from runtimes.predictions import PREDICTIONS, input_scale
+from runtimes.providers import PROVIDERS
 from runtimes.sample import collect, plan
 from runtimes.schedules import SCHEDULES, time_of_ratio
 from runtimes.session import Model
@@ -72,9 +73,13 @@ class Row:
 
 
 def providers() -> list[str]:
-    """Our words for the providers that the installed ONNX Runtime has."""
+    """Our words for the providers that the installed ONNX Runtime has, but for tensorrt.
+
+    A build for CUDA says that it has TensorRT, installed or not, and thousands of small files are not what
+    engines are built for.
+    """
     present = session.onnxruntime().get_available_providers()
-    return [word for word, (name, _) in session.PROVIDERS.items() if name in present]
+    return [w for w, (name, _) in PROVIDERS.items() if name in present and w != "tensorrt"]
 
 
 def write_all(
@@ -243,7 +248,7 @@ def run_gap(model: Model, density: Density, solver: str) -> float:
 def laws_gap(path: Path, provider: str, spec: Spec) -> float:
     """The gap of the posterior means, the score and the log-density in a file of `write_laws`."""
     ort, n, t = session.onnxruntime(), 6, np.float32(0.6)
-    opened = ort.InferenceSession(path, providers=[session.PROVIDERS[provider][0]])
+    opened = ort.InferenceSession(path, providers=[PROVIDERS[provider]])
     x, condition = noise(seed_rows(SEED, n), spec.shape, 0), conditions(spec, n, null=True)
     feeds = {"x": x, "time": np.full(n, t)}
     if condition is not None:

@@ -21,6 +21,7 @@ from runtimes.files import write_whole
 from runtimes.likelihood import Differentiable
 from runtimes.spec import Spec, to_json
 
+from . import fused
 from .derivatives import with_product
 from .fidelity import judge
 from .precision import rewritten
@@ -47,6 +48,7 @@ def write(
     batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
+    profile: str = "portable",
 ) -> Report:
     """Write a network's graph as one model file of that form, and return its parity report.
 
@@ -54,11 +56,12 @@ def write(
     as the spec says; one output `prediction`. reference: what it must compute, in the framework it comes
     from, named by `framework`. batch: of the form unrolled. precision: one of `PRECISIONS`; the graph in
     float32 is compared with the reference first, then the smaller one with it by `fidelity`. accept: write
-    that one whatever it says.
+    that one whatever it says. profile: one of `fused.PROFILES`; its graph is what is compared.
     Raises FileExistsError, ParityError beyond `tolerance` (relative) or that of the precision, and
     what growing the form raises; then nothing is written.
     """
     grow = GROW[choose("form", form, GROW)]
+    network = _fused(network, form, profile)
     small = None if precision == "fp32" else _smaller(network, form, precision)
     notes = {modelfile.SPEC_KEY: to_json(spec)}
     if form != modelfile.FORMS[0]:
@@ -83,6 +86,15 @@ def write(
     notes[modelfile.REPORT_KEY] = report.to_json()
     write_whole(path, sealed(proto, notes), overwrite=overwrite)
     return report
+
+
+def _fused(network: onnx.ModelProto, form: str, profile: str) -> onnx.ModelProto:
+    if profile != "portable" and form in PLAIN:
+        raise ValueError(
+            f"profile: expected portable for the form {form}, got {profile!r}; leave it out: that form needs "
+            "operators of few kinds"
+        )
+    return fused.rewritten(network, profile)
 
 
 def _smaller(network: onnx.ModelProto, form: str, precision: str) -> onnx.ModelProto:
@@ -152,6 +164,7 @@ def _unrolled(network: onnx.ModelProto, spec: Spec, batch: int) -> onnx.ModelPro
     return unrolled(network, spec, batch, run)
 
 
+PLAIN = ("likelihood", "unrolled")  # have a rule for each operator, and none for larger ones
 # what each form of file adds to the network
 GROW: dict[str, Grow] = {
     "network": lambda network, spec, batch: network,

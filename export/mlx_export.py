@@ -35,6 +35,7 @@ def export_mlx(
     batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
+    profile: str = "portable",
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -42,7 +43,7 @@ def export_mlx(
 
     module: an mlx.nn.Module or any function of MLX arrays, called as module(x, time) or, when
     spec.condition is not none, module(x, time, condition). form: one of `forms.GROW`; batch: of the
-    form unrolled; precision, accept: see `export_torch`.
+    form unrolled; precision, accept, profile: see `export_torch`.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, a
     primitive without a function, an operator that the form cannot have) and ParityError (beyond
     `tolerance`, relative); then nothing is written.
@@ -69,6 +70,7 @@ def export_mlx(
             batch=batch,
             precision=precision,
             accept=accept,
+            profile=profile,
         )
 
 

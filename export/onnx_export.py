@@ -23,6 +23,7 @@ from runtimes.limits import default_limits
 from runtimes.modelfile import ModelError
 from runtimes.session import Floats
 from runtimes.spec import Spec, from_json, to_json
+from runtimes.work import cores
 
 from . import forms
 from .nodes import Nodes
@@ -59,6 +60,7 @@ def export_onnx(
     batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
+    profile: str = "portable",
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -73,7 +75,7 @@ def export_onnx(
     proto, file = _read(network, spec)
     _known(network, proto, spec, names)
     limits = default_limits(len(file.content), sum(file.operators.values()), "cpu")
-    opened = session.opened(file, "cpu", 0, limits)
+    opened = session.opened(file, "cpu", cores(), limits)
     reference = OnnxModel(spec, names, network, opened, _kind(proto, names.time))
     return forms.write(
         _converted(network, adapted(proto, spec, names)),
@@ -87,6 +89,7 @@ def export_onnx(
         batch=batch,
         precision=precision,
         accept=accept,
+        profile=profile,
     )
 
 

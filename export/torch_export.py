@@ -34,6 +34,7 @@ def export_torch(
     batch: int = 1,
     precision: str = "fp32",
     accept: bool = False,
+    profile: str = "portable",
     overwrite: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Report:
@@ -42,7 +43,7 @@ def export_torch(
     module: called as module(x, time) or, when spec.condition is not none, module(x, time, condition).
     form: one of `forms.GROW`; likelihood compares the products with torch's own too. batch: of the form
     unrolled. precision: one of `precision.PRECISIONS`, which has a gate of its own (`fidelity`) unless you
-    accept what it says.
+    accept what it says. profile: one of `fused.PROFILES`.
     Raises FileExistsError, ValueError (a module that does not fit its spec or cannot be traced, an
     operator that the form cannot have) and ParityError (beyond `tolerance`, relative); then nothing
     is written.
@@ -65,6 +66,7 @@ def export_torch(
         batch=batch,
         precision=precision,
         accept=accept,
+        profile=profile,
     )
 
 

@@ -22,7 +22,7 @@ from .conditions import finite, one_array, spec_of
 from .fitted import no_part
 from .noise import noise as noise_of
 from .noise import seed_rows
-from .sample import BATCH, Plan, Request, Sampleable, State, collect, plan
+from .sample import Plan, Request, Sampleable, State, collect, plan
 from .schedules import named
 from .session import Floats
 from .solvers import SOLVERS
@@ -34,7 +34,7 @@ def invert(
     model: Sampleable,
     data: Floats,
     *,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Progress = None,
     **request: Unpack[Request],
 ) -> Floats:
@@ -82,7 +82,7 @@ def decode(
     model: Sampleable,
     noise: Floats,
     *,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Progress = None,
     **request: Unpack[Request],
 ) -> Floats:
@@ -106,7 +106,7 @@ def interpolate(
     n: int,
     *,
     to: int,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Progress = None,
     **request: Unpack[Request],
 ) -> Floats:
@@ -152,7 +152,7 @@ def edit(
     data: Floats,
     *,
     strength: float,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Progress = None,
     **request: Unpack[Request],
 ) -> Floats:
@@ -188,7 +188,7 @@ def inpaint(
     data: Floats,
     mask: NDArray[Any],
     *,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Progress = None,
     **request: Unpack[Request],
 ) -> Floats:

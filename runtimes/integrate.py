@@ -34,9 +34,10 @@ from .flow import rates
 from .guidance import check as check_guidance
 from .guidance import mixed
 from .noise import noise, seed_rows
-from .sample import BATCH, MOST_SAMPLES, Sampleable
+from .sample import MOST_SAMPLES, Sampleable
 from .schedules import Schedule, named
 from .spec import Spec
+from .work import BATCH
 
 FINEST, COARSEST = 1e-12, 1.0  # of a tolerance
 MOST_CALLS = 10_000

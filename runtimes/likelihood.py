@@ -35,8 +35,9 @@ from .conditions import (
 )
 from .integrate import MOST_CALLS, Ode, check_tolerances, listed, ode_along, states
 from .noise import seed_rows, signs, uniforms
-from .sample import BATCH, MOST_SAMPLES, Sampleable
+from .sample import MOST_SAMPLES, Sampleable
 from .schedules import named
+from .work import BATCH
 
 EXACT_UP_TO = 16  # numbers in a sample: up to here the trace is exact unless probes are asked for
 MOST_PROBES = 1000

@@ -17,6 +17,7 @@ from typing import Any
 LOOK = 0.25  # seconds between two looks at the calls that run
 GRACE = 2.0  # seconds that a call asked to end may take: one operator cannot be interrupted
 IDLE_LOOKS = 20  # looks without a call after which the thread ends
+BUILD = 1200.0  # seconds for an engine of TensorRT, built when a file is opened or a batch is new to it
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ def default_limits(size: int, nodes: int, provider: str) -> Limits:
     """What a file of so many bytes and nodes may take: whoever wants more has to ship more.
 
     memory 768 MiB + 16 size; load 4 s (60 s off the CPU, where it may compile) + 20 ms a node + 0.2 s
-    a MB; a call 30 s + 1 s a MB.
+    a MB; a call 30 s + 1 s a MB; for tensorrt both `BUILD` more.
     """
-    megabytes = size / 1e6
+    megabytes, build = size / 1e6, BUILD if provider == "tensorrt" else 0.0
     load = (4.0 if provider == "cpu" else 60.0) + nodes / 50 + megabytes / 5
-    return Limits((768 << 20) + 16 * size, load, 30.0 + megabytes)
+    return Limits((768 << 20) + 16 * size, load + build, 30.0 + megabytes + build)
 
 
 @dataclass

@@ -7,6 +7,7 @@ functions, no foreign operator domains, no weights in other files, nothing that 
 """
 
 import hashlib
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class ModelFile:
     """A file that passed: its bytes, metadata, digest, opset and operators with their counts.
 
     label_rows: the rows of every table that the input `label` picks a row of. tableau: the size of the
-    one baked into a sampler.
+    one baked into a sampler. largest: the numbers in its largest weight.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class ModelFile:
     operators: dict[str, int]
     label_rows: tuple[int, ...] = ()
     tableau: tuple[int, ...] = ()
+    largest: int = 0
 
     @property
     def form(self) -> str:
@@ -189,6 +191,7 @@ def _walk(path: Path, content: bytes, digest: str) -> ModelFile:
         graph.operators,
         graph.label_rows,
         graph.sizes.get("tableau", ()),
+        max(map(math.prod, graph.sizes.values()), default=0),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from . import fitted, grids, ways
+from . import fitted, grids, ways, work
 from .adaptive import PAIRS
 from .charts import CHARTS
 from .choices import choose, is_number
@@ -34,7 +34,7 @@ from .guidance import check as check_guidance
 from .modelfile import ModelError
 from .noise import noise, seed_rows
 from .schedules import Scales, named
-from .session import Floats
+from .session import Floats, Model
 from .solvers import SOLVERS
 from .spec import Spec
 from .stochastic import DIFFUSIONS
@@ -45,7 +45,6 @@ MOST_SAMPLES = 10_000_000
 MOST_BATCH_BYTES = 1 << 30  # of the states of one batch: noise and solver hold about ten of them
 Source = Callable[[NDArray[np.int64], tuple[int, ...], int], Floats]  # (seeds, shape, draw)
 PACE = 0.1  # seconds between two words of progress
-BATCH = 64  # measured: small networks gain nothing beyond it, and previews come sooner
 
 
 class Sampleable(Protocol):
@@ -204,24 +203,34 @@ def sample(
     model: Sampleable,
     n: int,
     *,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **request: Unpack[Request],
 ) -> Floats:
     """n samples, float32 (n, *shape); what may be requested is listed at `plan`.
 
-    batch: samples per network call, 1 or more. progress(done, total) counts solver steps over all
-    batches. Raises ValueError for a bad argument and FloatingPointError for a state that is not
-    finite; nothing partial is ever returned.
+    batch: samples per network call, 1 or more; None chooses by the network's size (`work`).
+    progress(done, total) counts solver steps over all batches. Raises ValueError for a bad argument and
+    FloatingPointError for a state that is not finite; nothing partial is ever returned.
     """
     return collect(plan(model, n, **request), batch=batch, progress=progress)
 
 
 def collect(
-    todo: Run, *, batch: int = BATCH, progress: Callable[[int, int], None] | None = None
+    todo: Run,
+    *,
+    batch: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Floats:
     """The last states of a whole plan, batch by batch; see `sample`."""
-    n, shape = len(todo.seeds), todo.model.spec.shape
+    n, model = len(todo.seeds), todo.model
+    shape = model.spec.shape
+    if batch is None:
+        batch = (
+            work.batch(model.spec)
+            if isinstance(model, Model) and model.provider == "cpu"
+            else work.BATCH
+        )
     starts = range(0, n, whole("batch", batch, 1, MOST_SAMPLES))
     fits("batch", min(batch, n), shape, MOST_BATCH_BYTES)
     samples = np.empty((n, *shape), np.float32)

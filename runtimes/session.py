@@ -10,22 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import modelfile, tableaus
+from . import modelfile, tableaus, work
 from .choices import choose
 from .contracts import match
 from .limits import WATCHDOG, Limits, cancelled_after, default_limits
 from .modelfile import ModelError, ModelFile
+from .providers import PROVIDERS, chain
 from .spec import Spec, from_json
 from .tableaus import Ready
 from .widen import widened
 
-# A person's word -> ONNX Runtime's provider and its options.
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {}),
-    "coreml": ("CoreMLExecutionProvider", {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}),
-    "directml": ("DmlExecutionProvider", {}),
-}
 Floats = NDArray[np.float32]
 _ARENA = (
     threading.Lock()
@@ -129,9 +123,14 @@ class Model:
             out[rows] = found
         return out
 
-    def run(self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int) -> list[Any]:
-        """One run of the graph as it is. Raises ModelError for what fails in it, named by its `rows`."""
-        found: list[Any] = self.watched(lambda o: self.session.run(outputs, feeds, o), rows)
+    def run(
+        self, outputs: list[str], feeds: dict[str, NDArray[Any]], rows: int, calls: int = 1
+    ) -> list[Any]:
+        """One run of the graph as it is, of so many network calls.
+
+        Raises ModelError for what fails in it, named by its `rows`.
+        """
+        found: list[Any] = self.watched(lambda o: self.session.run(outputs, feeds, o), rows, calls)
         return found
 
     def watched(self, call: Callable[[Any], Any], rows: int, calls: int = 1) -> Any:
@@ -177,26 +176,31 @@ def load(
     path: str | os.PathLike[str],
     *,
     provider: str = "auto",
-    threads: int = 0,
+    threads: int | str = 0,
+    rows: int = work.LARGEST_BATCH,
     limits: Limits | None = None,
 ) -> Model:
     """The model at `path`, ready to sample.
 
-    provider: cpu, cuda, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
-    A named provider that is missing is an error, never a silent fallback. threads: 0 lets ONNX
-    Runtime choose. limits: the memory and time it may take; see `default_limits` for what None means.
+    provider: cpu, cuda, tensorrt, coreml or directml; auto is cuda where this onnxruntime has it, else cpu.
+    A named provider that is missing is an error, never a silent fallback. threads: so many, "all", or 0 for
+    one or all by the size of the network and its calls (`work`); rows: samples in a call, if they are fewer
+    than `sample` takes. limits: the memory and time it may take; see `default_limits` for what None means.
     Raises FileNotFoundError, ModelError (not ours, changed, unsafe, or a graph that
     is not what its spec says) or ValueError (no such provider).
     """
-    if type(threads) is not int or not 0 <= threads <= 1024:
-        raise ValueError(
-            f"threads: expected 0 to 1024, got {threads!r}; 0 lets ONNX Runtime choose"
-        )
-    return open_file(modelfile.read(path), provider=provider, threads=threads, limits=limits)
+    return open_file(
+        modelfile.read(path), provider=provider, threads=threads, rows=rows, limits=limits
+    )
 
 
 def open_file(
-    file: ModelFile, *, provider: str = "auto", threads: int = 0, limits: Limits | None = None
+    file: ModelFile,
+    *,
+    provider: str = "auto",
+    threads: int | str = 0,
+    rows: int = work.LARGEST_BATCH,
+    limits: Limits | None = None,
 ) -> Model:
     """The model in a checked file; see `load`."""
     try:
@@ -206,7 +210,7 @@ def open_file(
     name = _pick(provider)
     nodes = sum(file.operators.values())
     limits = limits or default_limits(len(file.content), nodes, name)
-    session = opened(file, name, threads, limits)
+    session = opened(file, name, work.threads(threads, file, spec, rows), limits)
     match(file, spec, session)
     return Model(spec, file, name, session, limits, _tableaus(file))
 
@@ -249,10 +253,11 @@ def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said once, in the exception
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(work.SPIN))
     # else bytes 4..7 decide, and a file that is a good .onnx to `modelfile` could be an .ort inside
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.use_env_allocators", "1")
-    wanted = PROVIDERS[provider]
+    wanted = chain(provider, file, ort.__version__)
     content = widened(file.content) if modelfile.PRECISION_KEY in file.metadata else file.content
     try:
         with _ARENA, cancelled_after(options, limits.load):
@@ -260,14 +265,14 @@ def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
             session = ort.InferenceSession(
                 content,
                 options,
-                providers=[wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]],
+                providers=wanted,
                 enable_fallback=0,
                 # it computes outside the arena: 40 bytes of file would become gigabytes
                 disabled_optimizers=["ConstantFolding"],
             )
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
         raise _not_opened(file, error, limits) from None
-    if session.get_providers()[0] != wanted[0]:
+    if session.get_providers()[0] != wanted[0][0]:
         raise ModelError(
             f"{file.path}: expected to run on {provider}, got {session.get_providers()[0]}; "
             "see onnxruntime's installation notes, or use --provider cpu"

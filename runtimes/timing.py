@@ -5,7 +5,6 @@ rounds says more than the ratio of two medians. `process_time` counts this proce
 its threads: it is what is left to go by on a busy machine.
 """
 
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+
+from .work import cores
 
 Clock = Callable[[], float]
 Quartiles = tuple[float, float, float]
@@ -73,12 +74,6 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Quartiles:
     """The quartiles of mine / theirs within rounds; a round too short for the clock counts as equal."""
     return quartiles([a / b if b > 0.0 else 1.0 for a, b in zip(mine, theirs, strict=True)])
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def threads_for(

@@ -4,7 +4,7 @@ host      the loop of `tableau.run` here, one call of the network per row
 graph     the loop inside a sampler file, as many rows at once as the caller's patience allows
 step      the same with the rows of one step at a time; the slots stay on the device
 seeded    the whole of a seeded file, noise included
-unrolled  the whole of an unrolled file: its own solver and steps, its own batch
+unrolled  the whole of an unrolled file: its own solver and steps, its own batch; on CUDA in one launch
 """
 
 import math
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bound
 from .contracts import MOST_AHEAD
 from .noise import noise
 from .session import Floats, Model, onnxruntime
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .sample import Plan
 
 MOST_BEFORE = 1 << 28  # bytes for what a graph works out before its loop, for all rows it is given
-DEVICES = {"cuda": "cuda"}  # providers that keep the slots in memory of their own
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}  # providers with memory of their own, by its name
 Steps = Iterator[tuple[int, Floats]]
 
 
@@ -260,11 +261,15 @@ def unrolled(task: Task) -> Steps:
         feeds["label"] = np.eye(spec.condition.classes + 1, dtype=np.float32)[feeds["label"]]
     if "guidance" in feeds:
         feeds["guidance"] = np.full(len(task.x), plan.weight, np.float32)
-    parts = []
+    device, parts = DEVICES.get(model.provider), []
     for start in range(0, len(task.x), batch):
         rows = np.minimum(np.arange(start, start + batch), len(task.x) - 1)
-        (x,) = model.run(["sample"], {name: one[rows] for name, one in feeds.items()}, batch)
-        parts.append(x)
+        given = {name: one[rows] for name, one in feeds.items()}
+        parts.append(
+            model.run(["sample"], given, batch, len(table))[0]
+            if device is None
+            else bound.run(model, device, given, len(table))
+        )
     yield len(task.tableau.ends), np.concatenate(parts)[: len(task.x)]
 
 

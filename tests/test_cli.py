@@ -131,6 +131,10 @@ MISTAKES = {
         ("sample", "{model}", "-n", "1000000000", "-l", "0", "-o", "{out}"),
         "n: expected",
     ),
+    "threads": (
+        ("sample", "{model}", *GOOD, "--threads", "every", "-o", "{out}"),
+        "threads: expected 0 to 1024 or 'all', got 'every'",
+    ),
     "B02 zero": (("sample", "{model}", *GOOD, "--steps", "0", "-o", "{out}"), "steps: expected"),
     "B02 huge": (
         ("sample", "{model}", *GOOD, "--steps", "1000000000", "-o", "{out}"),
@@ -244,6 +248,15 @@ def test_network_that_returns_nan_exits_1_and_writes_nothing(toolkit, tmp_path):
     assert (code, out) == (1, "")
     assert re.fullmatch(r"error: step 1 of 4, t = .*3 samples.*\n", err)
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("threads", ["0", "1", "all"])
+def test_threads_and_batch_change_no_sample(toolkit, faces, tmp_path, threads):
+    words = ("sample", faces, "-n", "5", "-l", "owl", "--threads", threads)
+    for name, more in (("a", ()), ("b", ("--batch", "2"))):
+        assert toolkit(*words, *more, "-o", tmp_path / f"{name}.npy")[0] == 0
+    one, two = (np.load(tmp_path / f"{name}.npy") for name in "ab")
+    np.testing.assert_array_equal(one, two)
 
 
 def test_sampling_needs_no_torch_process(faces, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import runtimes
@@ -48,6 +49,28 @@ def test_compare_backends(tmp_path):
     with Image.open(tmp_path / "compare.png") as picture:
         assert min(picture.size) > 300
         assert len(np.unique(np.asarray(picture))) > 20
+
+
+@pytest.mark.slow
+def test_gpu_without_one(tmp_path):
+    """The lines that will run on a card, on the CPU: every contender ends where torch does."""
+    words = ("--network", "mlp", "--batch", "2", "--steps", "4", "--rounds", "3", "--no-compile")
+    out = run("gpu.py", tmp_path, "--provider", "cpu", *words)
+    assert "mlp, batch 2, 4 steps on CPU" in out
+    rows = dict(re.findall(r"^(\S.*?)  +[\d.]+  +[\d.]+ \[.*\] +(\S+)$", out, re.M))
+    assert len(rows) == 7
+    assert rows.pop("torch eager") == "0.0e+00"
+    for name, error in rows.items():
+        assert 0.0 < float(error) < (1e-2 if "fp16" in name else 1e-5), name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_gpu_says_in_one_line_that_there_is_none(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "gpu.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"no NVIDIA card .*--provider cpu .*\n", done.stderr)
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ def test_whoever_wants_more_ships_more():
     assert small.memory < 800 << 20 < large.memory
     assert (small.load, small.call) < (large.load, large.call)
     assert default_limits(1, 1, "cuda").load > 60
+    built = default_limits(1, 1, "tensorrt")  # a U-Net took 384 s, by ONNX Runtime's documentation
+    assert min(built.load, built.call) > 600
 
 
 def test_a_call_past_its_time_is_ended_and_the_model_goes_on():

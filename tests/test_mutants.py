@@ -48,6 +48,7 @@ MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 WIDEN = ("test_precision.py", "done_once or become_many")
+FUSED = ("test_fused.py", "drawn or proven or three_axes")
 LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
 RATIO = ("test_benchmark.py", "stands_beside")
@@ -55,7 +56,16 @@ LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
 ASTRAY = ("test_fit.py", "lands_elsewhere")
 TAUGHT = ("test_fit.py", "need_no_gradient")
 
+THREADS = ("test_work.py", "so_many or without_work or more_places")
+BOUND = ("test_ways.py", "bound")
+TOLD = ("test_providers.py", "rounded or recorded or engines")
+
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
+    ("work.py", ">= WORTH else 1", ">= 0 else 1", THREADS),
+    ("work.py", "SPIN = 20", "SPIN = 100_000", THREADS),
+    ("bound.py", "with self.lock:", "if self.lock:", BOUND),
+    ("providers.py", "{file.digest[:32]}", "{file.form}", TOLD),
+    ("providers.py", '"use_tf32": "0"', '"use_tf32": "1"', TOLD),
     ("toolkit/loop_diffusers.py", "step(-velocity(x, t)", "step(velocity(x, t)", LOOPS),
     ("toolkit/loop_diffusers.py", "todo.weight != 1.0", "todo.weight == 1.0", LOOPS),
     ("toolkit/floor.py", "np.concatenate([x, x])", "np.concatenate([x, -x])", BARE),
@@ -117,6 +127,10 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/fidelity.py", "self.sliced <= self.other_seeds", "True", GATE),
     ("export/fidelity.py", "self.end_error <= self.tolerance", "True", GATE),
     ("export/forms.py", "found.passes or accept", "found.passes or True", GATE),
+    ("export/fused.py", "by_left * by_right", "by_left", FUSED),
+    ("export/fused.py", "len(alike) > 1 or", "len(alike) > 9 or", FUSED),
+    ("export/fused.py", "index * heads * width", "index * width", FUSED),
+    ("export/patterns.py", "and self.readers[name] == 1", "", FUSED),
     ("widen.py", "weights.pop(", "weights.get(", WIDEN),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),

@@ -7,12 +7,13 @@ import json
 import math
 from pathlib import Path
 
+import mlx.nn as nn
 import numpy as np
 import onnx
 import pytest
 
 import runtimes
-from export import density_graphs
+from export import density_graphs, export_mlx
 from runtimes import modelfile
 from runtimes.noise import LARGEST_SEED, noise
 from runtimes.operators import OPERATORS
@@ -142,6 +143,34 @@ def test_samples_equal_pythons(ort, files):
         scale = max(1.0, float(np.abs(expected).max()))
         assert np.abs(floats(got["ok"], *expected.shape) - expected).max() <= 1e-5 * scale, run
     assert {run["solver"] for _, run in runs} >= {"euler", "heun", "dpmpp_2m", "ancestral"}
+
+
+@pytest.mark.parametrize("ort", ["node", "wasm"])
+def test_attention_of_the_profile_fast(ort, tmp_path):
+    """Opset 23, as Python runs it."""
+    spec = Spec("points", (5, 8), sampler=Sampler("heun", 2))
+    module = nn.MultiHeadAttention(8, 2)
+    path = tmp_path / "fast.onnx"
+    export_mlx(
+        lambda x, time: module(x, x, x) + time[:, None, None], spec, path,
+        form="sampler", profile="fast",
+    )  # fmt: skip
+    model = runtimes.load(path, provider="cpu")
+    assert model.file.operators["Attention"] == 1
+    request = {"solver": "heun", "steps": 2, "seed": 3}
+    (got,) = ask({"do": "sample", "ort": ort, "path": str(path), "n": 2, "request": request})
+    expected = runtimes.sample(model, 2, **request)
+    assert np.abs(floats(got["ok"], *expected.shape) - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("ort", ["node", "wasm"])
+def test_a_newer_opset_says_to_update(ort, faces_sampler, tmp_path):
+    newer = models.onnx.ModelProto.FromString(faces_sampler.read_bytes())
+    del newer.metadata_props[-1]
+    newer.opset_import[0].version = 999
+    (tmp_path / "newer.onnx").write_bytes(modelfile.seal(newer.SerializeToString()))
+    (got,) = ask({"do": "open", "ort": ort, "path": str(tmp_path / "newer.onnx")})
+    assert got["error"].endswith("; made by a newer version; update onnxruntime")
 
 
 def test_states_of_a_run_and_how_it_ends(files):

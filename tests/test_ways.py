@@ -1,6 +1,8 @@
 """Which way a plan runs is known before it does, and what a file cannot do is refused in one line."""
 
+import gc
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
 from export import forms
-from runtimes import ModelError, modelfile, tableaus, ways
+from runtimes import ModelError, bound, modelfile, tableaus, ways
 from runtimes.contracts import MOST_AHEAD
 from runtimes.sample import plan
 from runtimes.spec import Sampler, to_json
@@ -209,6 +211,39 @@ def test_the_weight_of_an_unrolled_file_is_an_input(opened, fixed):  # noqa: F81
         mine = runtimes.sample(fixed["guided"], 4, **told)
         host = runtimes.sample(opened["network", True], 4, solver="heun", steps=4, **told)
         np.testing.assert_allclose(mine, host, rtol=0, atol=4e-6)
+
+
+def places(one):
+    """The addresses of what a session reads and writes."""
+    return [value.data_ptr() for value in (*one.inputs.values(), one.sample)]
+
+
+@pytest.mark.parametrize("name", ["plain", "labels", "guided"])
+def test_an_unrolled_file_is_bound_once_to_a_device(fixed, name, monkeypatch):
+    """The way of CUDA, with the CPU in the card's place: other numbers, the same addresses."""
+    model, told = fixed[name], {} if name == "plain" else {"label": [0, 3, 7, 2]}
+    asked = [{"seed": 4, **told}, {"seed": 9, **told}, {"seed": 4, **told}]
+    if name == "guided":
+        asked[1]["guidance"] = 3.0
+    host = [runtimes.sample(model, 7, **one) for one in asked]
+    monkeypatch.setattr(ways, "DEVICES", {"cpu": "cpu"})
+    mine = [runtimes.sample(model, 7, **asked[0])]
+    first = places(bound.BOUND[model.session])
+    with ThreadPoolExecutor(4) as pool:  # one at a time, whoever asks
+        mine += pool.map(lambda one: runtimes.sample(model, 7, **one), asked[1:] * 8)
+    for found, wanted in zip(mine, [host[0], *host[1:] * 8], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert places(bound.BOUND[model.session]) == first
+
+
+def test_what_was_bound_goes_with_its_session(fixed, monkeypatch):
+    monkeypatch.setattr(ways, "DEVICES", {"cpu": "cpu"})
+    model = runtimes.load(fixed["plain"].file.path)
+    runtimes.sample(model, 2)
+    before = len(bound.BOUND)
+    del model
+    gc.collect()
+    assert len(bound.BOUND) == before - 1
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import runtimes
 from runtimes.choices import quoted
 from runtimes.modelfile import ModelError
+from runtimes.providers import PROVIDERS
 from runtimes.sample import Plan, Sampleable, State
-from runtimes.session import PROVIDERS, onnxruntime
+from runtimes.session import onnxruntime
 from runtimes.spec import Spec
 from runtimes.timing import peak_of
 

@@ -20,10 +20,11 @@ import numpy as np
 import runtimes
 from runtimes import timing
 from runtimes.choices import choose
-from runtimes.sample import BATCH, Sampleable
+from runtimes.sample import Sampleable
 from runtimes.session import Model
 from runtimes.tableaus import FITTED
 from runtimes.timing import Clock, Quartiles
+from runtimes.work import BATCH
 
 from . import machine
 from .costs import FINE, steps_of

@@ -13,7 +13,9 @@ import click
 @click.option("--calls", default="4,8,16,32", show_default=True, help="Network calls per sample.")
 @click.option("-s", "--solver", help="Solvers to choose from.  [euler, heun, ab2, dpmpp_2m, ...]")
 @click.option("--batch", default="1,16", show_default=True, help="Samples per call.")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, coreml, directml.")
+@click.option(
+    "--provider", default="cpu", show_default=True, help="cpu, cuda, tensorrt, coreml, directml."
+)
 @click.option("--threads", default=0, show_default=True, help="0 measures one against all cores.")
 @click.option("--run", help="The run folder the files come from, for the peers that need it.")
 @click.option("--peers", default="usual", show_default=True, help="Names, or usual, all, none.")

@@ -18,7 +18,10 @@ from toolkit.cli.progress import Bar
 @click.option("-g", "--guidance", type=float, help="[the model's own]")
 @click.option("--seed", default=0, show_default=True, help="Of the samples.")
 @click.option(
-    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, tensorrt, coreml or directml.",
 )
 def evaluate(
     model: str,

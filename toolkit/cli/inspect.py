@@ -86,6 +86,7 @@ def describe(model: Any, report: dict[str, Any] | None) -> list[tuple[str, str]]
             "graph",
             f"opset {file.opset}, {sum(file.operators.values())} nodes, {len(file.content):,} bytes",
         ),
+        ("operators", _operators(file.operators)),
         ("sha256", file.digest),
     ]
     lines.insert(-1, ("form", f"{model.form}: {FORM_WORDS[model.form]}"))
@@ -127,6 +128,12 @@ def _condition(condition: Any) -> str:
         names = f": {', '.join(condition.names)}" if condition.names else ""
         return f"label, one of {condition.classes}{names}"
     return "none" if condition.kind == "none" else f"context, float32 {condition.shape}"
+
+
+def _operators(counts: dict[str, int]) -> str:
+    """The most frequent first."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count} {name}" for name, count in ordered)
 
 
 def _values(values: list[Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from runtimes.adaptive import PAIRS
+from toolkit.cli import numbers
 from toolkit.cli.progress import Bar
 
 
@@ -33,9 +34,14 @@ from toolkit.cli.progress import Bar
 @click.option("--seed", default=0, show_default=True, help="Of probes and dequantisation.")
 @click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
-    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, tensorrt, coreml or directml.",
 )
-@click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
+@click.option(
+    "--threads", default="0", show_default=True, help="So many, all, or 0: by the network's size."
+)
 @click.option("-o", "--out", help="A .npz for every row's figures.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
 def likelihood(
@@ -50,7 +56,7 @@ def likelihood(
     seed: int,
     batch: int,
     provider: str,
-    threads: int,
+    threads: str,
     out: str | None,
     force: bool,
 ) -> None:
@@ -80,7 +86,12 @@ def likelihood(
     rows, condition, known_step = _rows(data, count)
     step = known_step if step is None else step
     with stopped_by_signals():
-        opened = runtimes.load(model, provider=provider, threads=threads)
+        opened = runtimes.load(
+            model,
+            provider=provider,
+            threads=numbers.threads(threads),
+            rows=min(batch, len(rows)),
+        )
         kind, started = opened.spec.condition.kind, time.perf_counter()
         request: dict[str, Any] = {} if kind == "none" else {kind: condition}
         if label is not None:

@@ -35,4 +35,9 @@ def plain(command: click.Command) -> click.Command:
     return command
 
 
+def threads(text: str) -> int | str:
+    """'2' -> 2; what is no number is left to `runtimes.load`, which knows the one word."""
+    return int(text) if WHOLE.fullmatch(text) else text
+
+
 STRICT = {"integer": Plain("integer", WHOLE, int), "float": Plain("float", REAL, float)}

@@ -1,6 +1,7 @@
 """`toolkit sample`: noise in, a picture or an array out, by ONNX Runtime alone."""
 
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from runtimes.grids import GRIDS
 from runtimes.solvers import SOLVERS
 from runtimes.stochastic import DIFFUSIONS
 from runtimes.ways import WAYS
+from toolkit.cli import numbers
 from toolkit.cli.numbers import REAL, WHOLE
 from toolkit.cli.progress import Bar
 from toolkit.cli.words import one_line
@@ -64,9 +66,14 @@ from toolkit.cli.words import one_line
     help=f"g^2 of euler_maruyama and stochastic_heun: one of {', '.join(DIFFUSIONS)}.",
 )
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
-@click.option("--batch", default=64, show_default=True, help="Samples per network call.")
 @click.option(
-    "--provider", default="auto", show_default=True, help="cpu, cuda, coreml or directml."
+    "--batch", type=int, help="Samples per network call.  [by the network's size, often 64]"
+)
+@click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, tensorrt, coreml or directml.",
 )
 @click.option(
     "--how",
@@ -74,7 +81,9 @@ from toolkit.cli.words import one_line
     show_default=True,
     help=f"Who runs the loop: one of {', '.join(WAYS)}; what a file can do is known to it.",
 )
-@click.option("--threads", default=0, show_default=True, help="0 lets ONNX Runtime choose.")
+@click.option(
+    "--threads", default="0", show_default=True, help="So many, all, or 0: by the network's size."
+)
 @click.option("-o", "--out", required=True, help="Where to: .png, .gif, .npy or .npz.")
 @click.option("--show-trajectory", is_flag=True, help="Write the path from noise to data instead.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite --out.")
@@ -103,10 +112,10 @@ def sample(
     eta: float,
     diffusion: str,
     seed: int,
-    batch: int,
+    batch: int | None,
     provider: str,
     how: str,
-    threads: int,
+    threads: str,
     out: str,
     show_trajectory: bool,
     force: bool,
@@ -127,6 +136,7 @@ def sample(
     from runtimes.files import refuse_existing
     from runtimes.limits import stopped_by_signals
     from runtimes.sample import collect
+    from runtimes.work import BATCH, LARGEST_BATCH
     from toolkit import show
     from toolkit.cli import adaptive, controls
 
@@ -134,7 +144,11 @@ def sample(
     if invert and show_trajectory:
         raise ValueError("show-trajectory: expected none beside --invert, got both; leave one out")
     with stopped_by_signals():
-        opened = runtimes.load(model, provider=provider, threads=threads)
+        rows = min(controls.COUNT if count is None else count, batch or LARGEST_BATCH)
+        load = partial(
+            runtimes.load, provider=provider, threads=numbers.threads(threads), rows=rows
+        )
+        opened = load(model)
         request: dict[str, Any] = {
             "label": None if label is None else labels(label),
             "context": None if context is None else controls.array("context", context),
@@ -146,7 +160,7 @@ def sample(
             "interval": tuple(_numbers("interval", interval, 2)),
             "rescale": rescale,
             "cfgpp": cfgpp,
-            "guide": None if guide is None else runtimes.load(guide, provider=provider),
+            "guide": None if guide is None else load(guide),
             "chart": chart,
             "eta": eta,
             "diffusion": diffusion,
@@ -164,7 +178,7 @@ def sample(
                 wanted,
                 tolerance=tolerance,
                 trajectory=show_trajectory,
-                batch=batch,
+                batch=BATCH if batch is None else batch,
                 bar=bar,
             )
             path, times, cost = result.path, result.times, adaptive.cost(result)

@@ -43,7 +43,9 @@ export async function load(ort, bytes, { name = "model.onnx", session = {} } = {
       .split(/\s+/)
       .join(" ")
       .slice(0, 200);
-    throw new ModelError(`${name}: expected a graph ONNX Runtime opens, got: ${reason}; export it again`);
+    const newer = /Opset|IR version/.test(reason);
+    const fix = newer ? "made by a newer version; update onnxruntime" : "export it again";
+    throw new ModelError(`${name}: expected a graph ONNX Runtime opens, got: ${reason}; ${fix}`);
   }
   match(model, opened);
   return { ...model, ort, session: opened };
