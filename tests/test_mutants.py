@@ -54,6 +54,8 @@ LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
 RATIO = ("test_benchmark.py", "stands_beside")
 LIKELY = ("test_likelihood.py", "ode_draws or known_matrix")
+ASTRAY = ("test_fit.py", "lands_elsewhere")
+TAUGHT = ("test_fit.py", "need_no_gradient")
 
 THREADS = ("test_work.py", "so_many or without_work or more_places")
 BOUND = ("test_ways.py", "bound")
@@ -116,6 +118,8 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/mlx_arithmetic.py", "abs(part * n - 1.0) < 1e-6", "abs(part - 1.0) < 9.0", MLX),
     ("export/sheet.py", "int(size.a * below)", "int(size.b * below)", MLX),
     ("export/sizes.py", "values[0] / BATCHES[0] ** power", "values[0] * BATCHES[0] ** power", MLX),
+    ("toolkit/fit_torch.py", "torch.sqrt(squares + TINY)", "squares", ASTRAY),
+    ("toolkit/teacher.py", "weights[0] += 1.0", "weights[0] += 0.5", TAUGHT),
     ("export/precision.py", "largest / 63.0", "largest / 127.0", WHOLE),
     ("export/blocks.py", "(bits >> 16 & 1)", "1", WHOLE),
     ("export/blocks.py", "argmax(1)[:, None]", "argmin(1)[:, None]", CUT),
