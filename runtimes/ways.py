@@ -225,20 +225,22 @@ def _feeds(task: Task) -> dict[str, NDArray[Any]]:
 
 
 def seeded(task: Task) -> Steps:
-    """The whole run from its seeds."""
+    """The whole run from its seeds, of as many samples at once as there is memory for all of its rows."""
     plan, model = task.plan, cast(Model, task.plan.model)
     if plan.source is not noise or plan.data is not None or task.before:
         raise ValueError(
             "how: expected a run from noise of its seeds, got a start of its own, which a seeded file "
             "has no input for; use a file of the form sampler"
         )
-    sigma = plan.scales(plan.times[0]).sigma
-    feeds = _feeds(task) | {
-        "tableau": dense(task.tableau),
-        "sigma": np.array([float(sigma)], np.float32),
-    }
-    (x,) = model.run(["sample"], feeds, len(task.x))
-    yield len(task.tableau.ends), x
+    sigma, table = plan.scales(plan.times[0]).sigma, dense(task.tableau)
+    feeds, parts = _feeds(task), []
+    feeds |= {"tableau": table, "sigma": np.array([float(sigma)], np.float32)}
+    own = {"seed", plan.model.spec.condition.kind} & feeds.keys()  # a row for each sample
+    most = max(1, MOST_BEFORE * len(task.x) // (_before(task) * len(table)))
+    for start in range(0, len(task.x), most):
+        given = feeds | {name: feeds[name][start : start + most] for name in own}
+        parts += model.run(["sample"], given, len(given["seed"]), len(table))
+    yield len(task.tableau.ends), np.concatenate(parts)
 
 
 def unrolled(task: Task) -> Steps:

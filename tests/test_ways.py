@@ -14,6 +14,7 @@ from export import forms
 from runtimes import ModelError, bound, modelfile, tableaus, ways
 from runtimes.contracts import MOST_AHEAD
 from runtimes.sample import plan
+from runtimes.session import Model
 from runtimes.spec import Sampler, to_json
 
 from .problems import graph, mixture_graph, mixture_spec, proto
@@ -94,6 +95,25 @@ def test_what_is_made_of_conditions_bounds_the_rows_of_a_run_too(opened, monkeyp
         ways, "MOST_BEFORE", (1 + 12 * MOST_AHEAD * 6) * 9
     )  # heun has two rows a step
     assert [s.step for s in todo.states(0, 3, math.inf)] == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_seeded_file_draws_as_many_at_once_as_memory_is_kept_for(opened, monkeypatch, labelled):  # noqa: F811
+    told = {"label": [1, 2, 3], "guidance": 2.0} if labelled else {}
+    asked = {"solver": "ancestral", "steps": 12, "seed": 5, **told}
+    together = runtimes.sample(opened["seeded", labelled], 7, **asked)
+    seen, run = [], Model.run
+
+    def counted(model, outputs, feeds, rows, calls):
+        seen.append(rows)
+        return run(model, outputs, feeds, rows, calls)
+
+    each = 60 * 2 + labelled * 12 * 2 * MOST_AHEAD  # bytes of a row and sample
+    monkeypatch.setattr(ways, "MOST_BEFORE", 12 * 3 * (each + 1))
+    monkeypatch.setattr(Model, "run", counted)
+    apart = runtimes.sample(opened["seeded", labelled], 7, **asked)
+    assert seen == [3, 3, 1]
+    np.testing.assert_allclose(apart, together, rtol=0, atol=2e-6)
 
 
 def test_slots_bound_to_a_device_are_those_of_the_host(opened, monkeypatch):  # noqa: F811
