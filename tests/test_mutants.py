@@ -137,6 +137,7 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/fused.py", "len(alike) > 1 or", "len(alike) > 9 or", FUSED),
     ("export/fused.py", "index * heads * width", "index * width", FUSED),
     ("export/patterns.py", "and self.readers[name] == 1", "", FUSED),
+    ("widen.py", "for name in (*ends, *_read_inside(nodes.values()))", "for name in ends", WIDEN),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),
