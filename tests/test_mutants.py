@@ -48,7 +48,10 @@ MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 CUT = ("test_precision.py", "scale_of_its_own or half_a_step")
-WIDEN = ("test_precision.py", "done_once or become_many or left_to_onnx or widened_are")
+WIDEN = (
+    "test_precision.py",
+    "done_once or become_many or left_to_onnx or widened_are or inside_reads",
+)
 FUSED = ("test_fused.py", "drawn or proven or three_axes")
 LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
