@@ -116,15 +116,14 @@ def test_a_path_of_which_diffusers_knows_nothing(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino")
-def test_openvino_takes_no_loop(tmp_path):
-    """Its tableau is no input any more; with a condition it is not even read."""
+@pytest.mark.parametrize("labelled", [False, True])
+def test_openvino_takes_no_loop(tmp_path, labelled):
     from toolkit import openvino_model
 
-    plain = write(tmp_path / "plain.onnx", "sampler", mixture_graph(), mixture_spec())
-    assert [value.any_name for value in openvino_model.compiled(plain, 1).compiled.inputs] == ["x"]
-    told = write(tmp_path / "told.onnx", "sampler", mixture_graph(True), mixture_spec(True))
+    graph, spec = mixture_graph(labelled), mixture_spec(labelled)
+    loop = write(tmp_path / "loop.onnx", "sampler", graph, spec)
     with pytest.raises(RuntimeError, match="Scan"):
-        openvino_model.compiled(told, 1)
+        openvino_model.compiled(loop, 1)
 
 
 def test_what_is_missing_is_said(tmp_path):
