@@ -25,7 +25,11 @@ from .nodes import Nodes
 from .tangent import attribute
 
 BATCHES = (7, 11)  # an axis of 7 under the one and 11 under the other is the batch
-MOST = {"time": 1 << 15, "both": MOST_AHEAD}  # numbers worth keeping for each row of the tableau
+ROWS = (
+    "time",
+    "both",
+)  # what is made of these is made for every row of the tableau: MOST_AHEAD numbers
+ROUNDS = 20  # of giving up what cannot go; then all of it stays
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,29 @@ def parted(network: onnx.ModelProto) -> Parts:
             constant.append(node)
             names.update(node.output)
     seen = Known(sizes, names, {**flat.constants, **known(flat)})
-    stuck: set[str] = set()  # sources of which there is too much, values that no loop can read
-    while True:
+    stuck: set[str] = set()  # values to be made in the loop all the same
+    for _ in range(ROUNDS):
         parts = _parted(flat, tuple(constant), seen, stuck)
-        kept = {
-            source: sum(one.numbers for one in parts.crossings if one.source == source)
-            for source in MOST
-        }
-        more = {source for source, numbers in kept.items() if numbers > MOST[source]}
-        more |= {name for one in parts.crossings for name in one.names} - rows
+        more = _too_much(parts) | ({name for one in parts.crossings for name in one.names} - rows)
         if not more:
             return parts
         stuck |= more
+    return _parted(flat, tuple(constant), seen, seen.sizes.keys())
+
+
+def _too_much(parts: Parts) -> set[str]:
+    """What is too large to be kept for every row: a value, or one made of such a value; and where those
+    that cross are too many, all of them, so that what they are made of crosses instead."""
+    found: set[str] = set()
+    for source in ROWS:
+        for node in parts.ahead[source]:
+            near = [name for name in (*node.input, *node.output) if name in parts.sizes]
+            if any(math.prod(parts.sizes[name]) > MOST_AHEAD for name in near):
+                found.update(node.output)
+        crossings = [one for one in parts.crossings if one.source == source]
+        if sum(one.numbers for one in crossings) > MOST_AHEAD:
+            found.update(name for one in crossings for name in one.names)
+    return found
 
 
 def _rows(flat: Flat) -> tuple[dict[str, tuple[int, ...]], set[str]]:
@@ -116,7 +131,7 @@ def _rows(flat: Flat) -> tuple[dict[str, tuple[int, ...]], set[str]]:
 
 
 def _parted(
-    flat: Flat, constant: tuple[onnx.NodeProto, ...], seen: Known, stuck: set[str]
+    flat: Flat, constant: tuple[onnx.NodeProto, ...], seen: Known, stuck: Set[str]
 ) -> Parts:
     late = list[onnx.NodeProto]()
     sources = {name: source_of(name) for name in flat.inputs}
@@ -126,7 +141,7 @@ def _parted(
         source = "x" if "x" in moving else "both" if len(moving) > 1 else "".join(moving)
         if not source:
             continue
-        if source != "x" and _may_go(node, flat, seen) and not stuck & {source, *node.output}:
+        if source != "x" and _may_go(node, flat, seen) and not stuck & set(node.output):
             ahead[source].append(node)
             sources.update(dict.fromkeys(node.output, source))
         else:

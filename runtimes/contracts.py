@@ -14,9 +14,9 @@ Value = tuple[str, list[int | None]]  # element type and sizes; None is a free o
 Contract = tuple[dict[str, Value], dict[str, Value], dict[str, Value]]
 FLOAT = "tensor(float)"
 MOST_BATCH = 4096  # of an unrolled file
-MOST_AHEAD = (
-    2048  # numbers a sampler may work out before its loop for each row and sample of a call
-)
+# numbers that a sampler may keep from before its loop for each row of a tableau, and each sample of a call
+# where they depend on the condition too
+MOST_AHEAD = 4096
 
 
 def match(file: ModelFile, spec: Spec, session: Any) -> None:

@@ -258,8 +258,9 @@ def opened(file: ModelFile, provider: str, threads: int, limits: Limits) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.use_env_allocators", "1")
     wanted = chain(provider, file, ort.__version__)
-    content = widened(file.content) if modelfile.PRECISION_KEY in file.metadata else file.content
+    few = modelfile.PRECISION_KEY in file.metadata
     try:
+        content = widened(file.content) if few else file.content
         with _ARENA, cancelled_after(options, limits.load):
             _cap_memory(ort, limits.memory)
             session = ort.InferenceSession(

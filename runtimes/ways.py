@@ -137,9 +137,8 @@ def _chunks(task: Task, pace: float) -> Steps:
 def _before(task: Task) -> int:
     """Bytes that a row needs before the loop, at most: for its noise, and for what both halves of a guided
     call have of time and condition."""
-    conditions = 0 if task.plan.condition is None else 2 * len(task.x)
-    noise_of_row = 60 * task.x.size if task.tableau.noisy else 0
-    return 1 + noise_of_row + 12 * MOST_AHEAD * conditions
+    samples = 1 if task.plan.condition is None else 2 * len(task.x)
+    return 12 * MOST_AHEAD * samples + (60 * task.x.size if task.tableau.noisy else 0)
 
 
 class Loop(Protocol):

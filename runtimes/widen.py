@@ -8,22 +8,24 @@ ONNX Runtime would do it when it folds constants, but that is off here (see `ses
 would be paid at every call: a Cast is up to a third of it for a small network. Those of float16 outside a
 loop, with one reader, it does itself, with less memory, so they stay. So does what is not written above. A
 weight is cast once, what was made of it is used once, and no node makes more than two numbers of one: all
-that is made is at most eight times the bytes that stand in the file.
+that is made is at most eight times the bytes that stand in the file, and a little more than as much again
+while the new bytes are put together.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import ATTRIBUTE, BLOCKS, MOST_AXES, MOST_FIELDS, NODE, TENSOR
-from .protobuf import Budget, Bytes, Value, messages, number, numbers, read, text, varint
+from .graph import ATTRIBUTE, BLOCKS, GRAPH, MOST_AXES, MOST_FIELDS, NODE, TENSOR
+from .protobuf import Budget, Bytes, Value, layout, messages, number, numbers, read, text, varint
 
-MODEL_GRAPH, GRAPH_NODE, GRAPH_WEIGHT = (field << 3 | 2 for field in (7, 1, 5))
+MODEL_GRAPH, GRAPH_NODE, GRAPH_WEIGHT, *GRAPH_ENDS = (n << 3 | 2 for n in (7, 1, 5, 11, 12))
+VALUE = layout("1 bytes name", "2 bytes type", "3 bytes doc_string", "4 bytes metadata_props*")
 NODE_ATTRIBUTE, ATTRIBUTE_GRAPH = (field << 3 | 2 for field in (5, 6))
 FLOAT, INT32, FLOAT16 = 1, 6, 10  # element types
 # element type of a weight -> its numbers here; a bfloat16 is the upper half of a float32
@@ -53,12 +55,19 @@ def _graph(message: Bytes, *, inside: bool) -> Parts:
     fields = list(_fields(message))
     nodes = {at: _read(one, NODE) for at, (tag, _, one) in enumerate(fields) if tag == GRAPH_NODE}
     tensors = [_read(one, TENSOR) for tag, _, one in fields if tag == GRAPH_WEIGHT]
+    ends = {
+        text(_read(one, VALUE), "name").encode() for tag, _, one in fields if tag in GRAPH_ENDS
+    }
     weights = {
-        text(one, "name").encode(): _weight(one)
+        name: _weight(one)
         for one in tensors
-        if number(one, "data_type") in NUMBERS and "raw_data" in one
+        if number(one, "data_type") in NUMBERS
+        and any(map(len, messages(one, "raw_data")))
+        # an input with a default is no constant
+        and (name := text(one, "name").encode()) not in ends
     }
     reads = Counter(bytes(name) for node in nodes.values() for name in messages(node, "input*"))
+    reads.update({name: 2 for name in (*ends, *_read_inside(nodes.values()))})  # never used up
     known, parts = Known(weights, reads, inside), Parts()
     for at, (_, whole, payload) in enumerate(fields):
         if at in nodes and text(nodes[at], "op_type") in BLOCKS:
@@ -68,6 +77,15 @@ def _graph(message: Bytes, *, inside: bool) -> Parts:
     for name, value in known.made.items():
         parts += _field(GRAPH_WEIGHT, _tensor(name, value))
     return parts
+
+
+def _read_inside(nodes: Iterable[Found]) -> Iterator[bytes]:
+    """The names that are read in the graphs of blocks."""
+    for node in nodes:
+        for attribute in messages(node, "attribute*") if text(node, "op_type") in BLOCKS else ():
+            for graph in messages(_read(attribute, ATTRIBUTE), "g*"):
+                for inner in messages(_read(graph, GRAPH), "node*"):
+                    yield from map(bytes, messages(_read(inner, NODE), "input*"))
 
 
 def _attribute(message: Bytes) -> Parts:
@@ -161,18 +179,17 @@ def _weight(tensor: Found) -> Array:
 
 def _tensor(name: bytes, value: Array) -> Parts:
     """The message of a weight."""
+    flat = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(-1)
     return [
         *(_count(1 << 3) + _count(size) for size in value.shape),
         _count(2 << 3) + _count(MADE[value.dtype.name]),
         *_field(8 << 3 | 2, [name]),
-        *_field(
-            9 << 3 | 2, [np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()]
-        ),
+        *_field(9 << 3 | 2, [flat.data.cast("B")]),
     ]
 
 
-def _read(message: Bytes, layout: dict[int, str]) -> Found:
-    return read(message, layout, Budget(MOST_FIELDS))
+def _read(message: Bytes, fields: dict[int, str]) -> Found:
+    return read(message, fields, Budget(MOST_FIELDS))
 
 
 def _changed(message: Bytes, field: int, change: Callable[[Bytes], Parts]) -> Parts:

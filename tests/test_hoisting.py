@@ -1,5 +1,6 @@
 """What does not look at x leaves the loop, and nothing that might mix rows does: a run stays the host's."""
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -30,6 +31,7 @@ CONSTANTS = {
     "rest": np.array([0, -1]),
     "cube": np.array([-1, 2, 3]),
     "wide": np.array([1, 5, 1, 1]),
+    "tall": np.array([1, 1, 9000]),
     "beyond": np.array([-99]),
     "back": np.array([-1]),
     "zero": np.array([0]),
@@ -266,17 +268,39 @@ def test_a_prompt_is_projected_once_a_run(traced):
 
 
 @pytest.mark.parametrize("name", LABELLED)
-def test_too_much_of_both_leaves_what_is_of_the_time(tmp_path, traced, name, monkeypatch):
+def test_too_much_of_both_leaves_what_it_is_made_of(tmp_path, traced, name, monkeypatch):
     network, spec = traced[name]
     kept = sum(one.numbers for one in parted(network).crossings)
-    monkeypatch.setitem(hoisting.MOST, "both", kept - 1)
+    monkeypatch.setattr(hoisting, "MOST_AHEAD", kept - 1)
     parts = parted(network)
-    assert not parts.ahead["both"]
+    assert [one.numbers for one in parts.crossings] == [32]  # what all modulations are made of
     assert operators(parts.late)["Gemm"]
     assert not operators(parts.late)["Sin"]
-    monkeypatch.setitem(hoisting.MOST, "time", 1)
-    assert {one.source for one in parted(network).crossings} <= {"condition"}
     loops_agree(tmp_path, network, spec, **{"context": None, **asked_of(spec, 3)})
+    monkeypatch.setattr(hoisting, "MOST_AHEAD", 1)
+    assert sum(one.numbers for one in parted(network).crossings if one.source != "condition") <= 1
+
+
+def test_a_large_value_is_not_made_for_every_row_however_little_of_it_crosses(tmp_path):
+    """(B, 9000) of both, and of the time alone, whose means are a number each."""
+    for made in ("Add (wave, context)", "Sin (column)"):
+        network = graph(
+            f"a = {made}; many = Unsqueeze (a, two); large = Expand (many, tall); "
+            "few = ReduceMean (large, two); h = Squeeze (few, two)"
+        )
+        late = operators(parted(network).late)
+        assert late["Expand"] == 1
+        assert late["ReduceMean"] == 1
+    loops_agree(tmp_path, network)
+
+
+def test_a_long_chain_of_bare_numbers_is_given_up_on():
+    links = [f"t{k + 1} = Sin (t{k})" for k in range(3000)]
+    text = "; ".join(["t0 = Neg (time)", *links, "u = Unsqueeze (t3000, one)", "h = Mul (x, u)"])
+    started = time.process_time()
+    parts = parted(graph(text))
+    assert time.process_time() - started < 10.0
+    assert len(parts.late) > 3000 or not operators(parts.late)["Sin"]
 
 
 @pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "fp32"])

@@ -48,7 +48,10 @@ MLX = ("test_mlx_ops.py", "function")
 WHOLE = ("test_precision.py", "exact or ties or overflow or half_a_step")
 GATE = ("test_precision.py", "both_distances or fails_is_not")
 CUT = ("test_precision.py", "scale_of_its_own or half_a_step")
-WIDEN = ("test_precision.py", "done_once or become_many or left_to_onnx or widened_are")
+WIDEN = (
+    "test_precision.py",
+    "done_once or become_many or left_to_onnx or widened_are or inside_reads",
+)
 FUSED = ("test_fused.py", "drawn or proven or three_axes")
 LOOPS = ("test_peers.py", "diffusers_solvers and 4-True-3.0")
 BARE = ("test_peers.py", "bare_calls_are_of")
@@ -137,6 +140,7 @@ MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who mu
     ("export/fused.py", "len(alike) > 1 or", "len(alike) > 9 or", FUSED),
     ("export/fused.py", "index * heads * width", "index * width", FUSED),
     ("export/patterns.py", "and self.readers[name] == 1", "", FUSED),
+    ("widen.py", "for name in (*ends, *_read_inside(nodes.values()))", "for name in ends", WIDEN),
     ("widen.py", "np.uint32) << 16", "np.uint32) << 15", WIDEN),
     ("solvers.py", "field(y, t) * (0.5 * h)", "field(y, t) * h", EXACT),
     ("solvers.py", "field(half, t + 0.5 * h)", "field(half, t)", EXACT),

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -577,6 +578,81 @@ def test_a_node_that_is_none_of_ours_is_left_to_onnxruntime(change, form):
         onnxruntime.InferenceSession(one).run([name], feeds) for one in (widened(content), content)
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_input_with_a_default_is_no_constant():
+    nodes = [
+        helper.make_node("Cast", ["k"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "y"], ["prediction"]),
+    ]
+    default = numpy_helper.from_array(np.array([2]), "k")
+    default.raw_data = np.array([2], "<i8").tobytes()
+    assert of_one(nodes, [default], {"k": np.array([5])}) == 5.0
+
+
+def test_what_a_graph_inside_reads_stays():
+    """A value used up at the top, and once more in the branches of an If."""
+    branches = {
+        f"{word}_branch": helper.make_graph(
+            [helper.make_node(kind, ["y"], [word])], word, [],
+            [helper.make_tensor_value_info(word, TensorProto.FLOAT, None)],
+        )
+        for word, kind in (("then", "Identity"), ("else", "Neg"))
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["k"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["l"], ["s"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["y", "s"], ["q"]),
+        helper.make_node("If", ["yes"], ["r"], **branches),
+        helper.make_node("Add", ["q", "r"], ["w"]),
+        helper.make_node("Mul", ["x", "w"], ["prediction"]),
+    ]
+    numbers = {"k": np.int8([2]), "l": np.int8([3]), "yes": np.array(True)}
+    tensors = [numpy_helper.from_array(value, name) for name, value in numbers.items()]
+    assert of_one(nodes, tensors, {}) == 8.0
+
+
+def of_one(nodes, tensors, feeds):
+    """What a graph makes of x = 1, the same after widening."""
+    import onnxruntime
+
+    def value(name, kind, sizes):
+        return helper.make_tensor_value_info(name, kind, sizes)
+
+    takes = [value("x", TensorProto.FLOAT, [1])]
+    takes += [value(name, TensorProto.INT64, [1]) for name in feeds]
+    gives = [value("prediction", TensorProto.FLOAT, [1])]
+    made = helper.make_graph(nodes, "g", takes, gives, tensors)
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
+    mine, theirs = (
+        onnxruntime.InferenceSession(one).run(None, {"x": np.ones(1, np.float32), **feeds})[0]
+        for one in (widened(model), model)
+    )
+    assert mine == theirs
+    return float(mine[0])
+
+
+@pytest.mark.parametrize("axes", [[0, 2**31 - 1, 2**31 - 1, 2**31 - 1], [2**31 - 1, 0]])
+def test_a_weight_of_no_numbers_is_left_to_onnxruntime(axes):
+    model = precision.rewritten(single(np.ones((64, 64))), "bf16")
+    model.graph.initializer.add(name="none", data_type=TensorProto.INT8, dims=axes, raw_data=b"")
+    model.graph.node.add(op_type="Cast", input=["none"], output=["y"]).attribute.add(
+        name="to", type=onnx.AttributeProto.INT, i=TensorProto.FLOAT
+    )
+    wide = onnx.ModelProto.FromString(widened(model.SerializeToString()))
+    assert [node.op_type for node in wide.graph.node] == ["MatMul", "Cast"]
+
+
+def test_widening_holds_little_more_than_the_new_bytes_twice():
+    numbers = np.ones((1024, 1024))
+    model = precision.rewritten(single(numbers), "bf16").SerializeToString()
+    tracemalloc.start()
+    widened(model)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2.7 * 4 * numbers.size
 
 
 @pytest.mark.parametrize("sizes", [[64, 65], [0, 64], [-64, -64]])

@@ -83,7 +83,7 @@ def test_noise_is_made_for_as_many_rows_as_memory_is_kept_for(opened, monkeypatc
     whole = plan(opened["sampler", False], 3, solver="ancestral", steps=12)
     last = [s.x for s in whole.states(0, 3, math.inf)][-1]
     # five rows of three samples of two numbers
-    monkeypatch.setattr(ways, "MOST_BEFORE", 61 * 6 * 5)
+    monkeypatch.setattr(ways, "MOST_BEFORE", (12 * MOST_AHEAD + 60 * 6) * 5)
     states = list(whole.states(0, 3, math.inf))
     assert [s.step for s in states] == [0, 5, 10, 12]
     np.testing.assert_array_equal(states[-1].x, last)
@@ -92,9 +92,7 @@ def test_noise_is_made_for_as_many_rows_as_memory_is_kept_for(opened, monkeypatc
 def test_what_is_made_of_conditions_bounds_the_rows_of_a_run_too(opened, monkeypatch):  # noqa: F811
     todo = plan(opened["sampler", True], 3, label=[1, 2, 3], steps=12)
     assert [s.step for s in todo.states(0, 3, math.inf)] == [0, 12]
-    monkeypatch.setattr(
-        ways, "MOST_BEFORE", (1 + 12 * MOST_AHEAD * 6) * 9
-    )  # heun has two rows a step
+    monkeypatch.setattr(ways, "MOST_BEFORE", 12 * MOST_AHEAD * 6 * 9)  # heun has two rows a step
     assert [s.step for s in todo.states(0, 3, math.inf)] == [0, 4, 8, 12]
 
 
@@ -109,8 +107,8 @@ def test_a_seeded_file_draws_as_many_at_once_as_memory_is_kept_for(opened, monke
         seen.append(rows)
         return run(model, outputs, feeds, rows, calls)
 
-    each = 60 * 2 + labelled * 12 * 2 * MOST_AHEAD  # bytes of a row and sample
-    monkeypatch.setattr(ways, "MOST_BEFORE", 12 * 3 * (each + 1))
+    row = 7 * 60 * 2 + (14 if labelled else 1) * 12 * MOST_AHEAD  # bytes, of all samples
+    monkeypatch.setattr(ways, "MOST_BEFORE", 12 * row * 3 // 7 + 12)
     monkeypatch.setattr(Model, "run", counted)
     apart = runtimes.sample(opened["seeded", labelled], 7, **asked)
     assert seen == [3, 3, 1]

@@ -68,8 +68,8 @@ def export(
     sixth: the matrices alone, the speed stays). Its samples are held against those of fp32 from the same
     seeds; too large an end error writes nothing either. The form unrolled has all but int8 and uint8.
 
-    The --profile fast makes one node of attention: faster on a CPU, with ONNX Runtime 1.23 or newer.
-    portable runs everywhere.
+    The --profile fast makes one node of attention: faster on a CPU, with ONNX Runtime 1.23 or newer; not for
+    the forms unrolled and likelihood. portable runs everywhere, and is what a network without attention gets.
 
     What toolkit fit left in RUN goes into the file too.
 

@@ -67,7 +67,9 @@ from toolkit.cli.words import one_line
 )
 @click.option("--seed", default=0, show_default=True, help="Sample i uses seed + i; 0 to 2^53-1.")
 @click.option(
-    "--batch", type=int, help="Samples per network call.  [by the network's size, often 64]"
+    "--batch",
+    type=int,
+    help="Samples per network call.  [2048 pixels, at most 1024; 64 off the CPU]",
 )
 @click.option(
     "--provider",

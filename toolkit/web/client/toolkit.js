@@ -24,7 +24,7 @@ export { noise, seedRows, InputError, ModelError };
 
 const MOST_SAMPLES = 10_000_000;
 const MOST_BATCH_BYTES = 2 ** 30;
-const MOST_AT_ONCE = 5000; // samples times rows of a conditional run in one piece
+const MOST_AT_ONCE = 2500; // samples times rows of a conditional run in one piece
 
 /**
  * A model: what it is, checked, and an onnxruntime session that runs it.
