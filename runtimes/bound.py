@@ -32,22 +32,29 @@ class Bound:
     def __call__(self, model: Model, feeds: Feeds, calls: int) -> Floats:
         """The output for other numbers of the same sizes, as a copy in the host's memory."""
         with self.lock:
-            for name, array in feeds.items():
-                self.inputs[name].update_inplace(array)
-            model.watched(
-                lambda options: model.session.run_with_iobinding(self.binding, options),
-                len(feeds["x"]),
-                calls,
+            found: Floats = model.watched(
+                lambda options: self._ran(model.session, feeds, options), len(feeds["x"]), calls
             )
-            return np.array(self.sample.numpy())
+        return found
+
+    def _ran(self, session: Any, feeds: Feeds, options: Any) -> Floats:
+        for name, array in feeds.items():
+            self.inputs[name].update_inplace(array)
+        session.run_with_iobinding(self.binding, options)
+        return np.array(self.sample.numpy())
 
 
 def run(model: Model, device: str, feeds: Feeds, calls: int) -> Floats:
-    """sample of a whole run of so many network calls; the first one binds. feeds: all that it takes."""
+    """sample of a whole run of so many network calls; the first one binds. feeds: all that it takes.
+
+    Raises ModelError for what fails in it, and where the device has no room for the arrays.
+    """
     with LOCK:
         bound = BOUND.get(model.session)
         if bound is None:
-            bound = BOUND[model.session] = Bound(model.session, device, feeds)
+            bound = BOUND[model.session] = model.watched(
+                lambda _: Bound(model.session, device, feeds), len(feeds["x"])
+            )
     return bound(model, feeds, calls)
 
 

@@ -17,6 +17,7 @@ def chain(word: str, file: ModelFile, version: str) -> list[Provider]:
 
     version: ONNX Runtime's. A session lists a provider when it could be loaded, not when it has nodes: that
     the first one is listed says that CUDA or TensorRT is installed, not that all of a graph is there.
+    Raises ValueError where TensorRT's engines cannot be kept.
     """
     name, options = PROVIDERS[word]
     if word == "cuda" and file.form == "unrolled":
@@ -26,7 +27,13 @@ def chain(word: str, file: ModelFile, version: str) -> list[Provider]:
         # the only way to keep TensorRT from TF32, and only before CUDA is first used in the process
         tf32 = os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         folder = str(engines() / f"{file.digest[:32]}-{version}-tf32-{tf32}")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: expected a folder for TensorRT's engines, got {error.strerror}; "
+                "set XDG_CACHE_HOME to a folder that can be written to"
+            ) from None
         options = options | {"trt_engine_cache_path": folder, "trt_timing_cache_path": folder}
     return [(name, options), *(PROVIDERS[rest] for rest in RESTS.get(word, ("cpu",)))]
 

@@ -153,7 +153,10 @@ def _loop(task: Task) -> Loop:
     x = np.ascontiguousarray(task.x, np.float32)
     device = DEVICES.get(model.provider)
     loop = _Host(model, _feeds(task), x[None])
-    return loop if device is None else _Device(model, device, loop.feeds, x[None])
+    if device is None:
+        return loop
+    bound: Loop = model.watched(lambda _: _Device(model, device, loop.feeds, x[None]), len(x))
+    return bound
 
 
 @dataclass

@@ -375,6 +375,11 @@ def test_mistakes_are_one_line(files, tmp_path, capfd, monkeypatch):
             *few,
         ): "calls: expected numbers that one of rk4",
         (files[0], "--peers", "torhc"): "peers: expected one of usual, all, none, torch,",
+        (files[0], "--peers", "none,torch"): "peers: expected none alone, got 'none,torch'",
+        (files[0], "--peers", "usual,torch"): "peers: expected a run beside torch, got none; give",
+        (files[0], "--peers", "none", "--run", "nothere"): "nothere: expected a run folder with a",
+        (files[0], "--peers", "none", "--run", "."): ".: expected a run folder with a checkpoint",
+        (files[0], "--threads", "-1"): "threads: expected a whole number from 0 to 1024, got -1",
         (files[0], "--clock", "cup"): "clock: expected one of wall, cpu, got 'cup'",
         (files[0], "--rounds", "1"): "rounds: expected",
         (files[0], "--out", "a.jpg"): "a.jpg: expected",
@@ -386,6 +391,7 @@ def test_mistakes_are_one_line(files, tmp_path, capfd, monkeypatch):
         last = err.splitlines()[-1]
         assert out == ""
         assert last.startswith(f"error: {says}"), err
+        assert "a fine solution" not in err or "rk4" in words
     assert (tmp_path / "mine.png").read_text() == "mine"
 
 

@@ -61,7 +61,9 @@ def test_gpu_without_one(tmp_path):
     assert len(rows) == 7
     assert rows.pop("torch eager") == "0.0e+00"
     for name, error in rows.items():
-        assert 0.0 < float(error) < (1e-2 if "fp16" in name else 1e-5), name
+        assert float(error) < (1e-2 if "fp16" in name else 1e-5), name
+        # of so few numbers float32 may agree in every bit; halved weights show that they are used
+        assert float(error) > 1e-6 or "fp16" not in name, name
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -252,6 +253,31 @@ def test_an_unrolled_file_is_bound_once_to_a_device(fixed, name, monkeypatch):
     for found, wanted in zip(mine, [host[0], *host[1:] * 8], strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert places(bound.BOUND[model.session]) == first
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there may be room"
+)
+@pytest.mark.parametrize("form", ["sampler", "unrolled"])
+def test_a_device_without_room_is_one_line(opened, fixed, form, monkeypatch):  # noqa: F811
+    """A card that this onnxruntime cannot reach has none: ONNX Runtime says so when it is to allocate."""
+    model = fixed["plain"] if form == "unrolled" else opened["sampler", False]
+    model = runtimes.load(model.file.path, provider="cpu")  # with nothing bound yet
+    monkeypatch.setattr(ways, "DEVICES", {"cpu": "cuda"})
+    for _ in range(2):  # nothing half bound is left behind
+        with pytest.raises(ModelError, match=r"a network that runs on \d rows, got: ") as e:
+            runtimes.sample(model, 4, how="step" if form == "sampler" else "auto")
+        assert "\n" not in str(e.value)
+        assert "allocate memory" in str(e.value)
+
+
+def test_arrays_that_do_not_fit_what_was_bound_are_one_line(fixed):
+    model = runtimes.load(fixed["plain"].file.path, provider="cpu")
+    x = np.zeros((model.session.get_inputs()[0].shape[0], 2), np.float32)
+    assert bound.run(model, "cpu", {"x": x}, 5).shape == x.shape
+    with pytest.raises(ModelError, match="got: The input size of numpy arrays does not match"):
+        bound.run(model, "cpu", {"x": np.concatenate([x, x])}, 5)
+    assert bound.run(model, "cpu", {"x": x}, 5).shape == x.shape  # and the lock is free
 
 
 def test_what_was_bound_goes_with_its_session(fixed, monkeypatch):

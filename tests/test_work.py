@@ -80,7 +80,7 @@ def test_what_counts_is_the_largest_product(files, tmp_path):
     assert work.product(file, spec, 5) == work.product(file, spec, 1) > 0  # its batch is its own
 
 
-@pytest.mark.parametrize("threads", ["1", "every", 1.5, None, -1])
+@pytest.mark.parametrize("threads", ["1", "every", 1.5, None, True, -1, 10**9])
 def test_threads_are_a_number_or_all(files, threads):
     with pytest.raises(ValueError, match="threads: expected 0 to 1024 or 'all', got"):
         runtimes.load(files["small"], threads=threads)

@@ -1,7 +1,7 @@
 """A model file whose network OpenVINO runs, sampled by the same call as the file itself.
 
-It takes the form network alone: an input with a default, as a sampler's tableau, is a constant to it,
-and a Scan of its may use no value from outside of the body, as the condition is.
+It takes the form network alone: a Scan of its may use no value from outside of the body, as the
+condition is and what a sampler works out before its loop.
 """
 
 from dataclasses import dataclass

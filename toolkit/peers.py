@@ -104,7 +104,9 @@ def open_peers(names: Sequence[str], wanted: Wanted) -> tuple[list[Contender], d
         else:
             try:
                 opened = peer.opened(name, wanted)
-            except ImportError as error:
+            except ModuleNotFoundError as error:
+                opened = f"not installed: pip install {error.name}"
+            except ImportError as error:  # it is, but it does not open
                 opened = str(error)
             if isinstance(opened, str):
                 absent[name] = opened

@@ -53,9 +53,10 @@ def benchmark(
     first file is taken. Milliseconds are per sample; the front holds every choice that no other beats in
     both. "/ bare" is the time over that of as many bare calls of the network.
 
-    The usual peers take part where they are installed: diffusers, openvino, and with --run torch and
-    diffusers+torch. torch.compile, which compiles for a minute or more for each batch (that is no part of
-    its times), and mlx, which is slow but on a Mac, take part when asked for by name.
+    The usual peers take part where they are installed (pip install 'toolkit[peers]'): diffusers, openvino,
+    and with --run torch and diffusers+torch. torch.compile, which compiles for a minute or more for each
+    batch (that is no part of its times), and mlx, which is slow but on a Mac, take part when asked for by
+    name.
 
     \b
     toolkit benchmark digits.onnx digits-int8.onnx --run runs/digits --out digits-front.png
@@ -82,9 +83,9 @@ def benchmark(
             solvers=_solvers(solver),
             batches=_wholes("batch", batch, 1),
             providers=[word.strip() for word in provider.split(",")],
-            threads=threads,
-            run=None if run is None else Path(run),
-            peers=_peers(peers),
+            threads=_whole("threads", threads, 0, 1024),
+            run=_run(run),
+            peers=_peers(peers, run),
             n=_whole("count", count, 2),
             rounds=_whole("rounds", rounds, 2),
             clock=clock,
@@ -129,12 +130,27 @@ def _solvers(text: str | None) -> list[str]:
     return [choose("solver", word.strip(), plain) for word in text.split(",")]
 
 
-def _peers(text: str) -> list[str]:
+def _run(text: str | None) -> Path | None:
+    from toolkit import checkpoints
+
+    if text is None:
+        return None
+    checkpoints.latest(Path(text))  # without one this ends here
+    return Path(text)
+
+
+def _peers(text: str, run: str | None) -> list[str]:
+    """The names in words and groups. ValueError for one asked for by its name that cannot take part."""
     from runtimes.choices import choose
     from toolkit.peers import PEERS, USUAL
 
     groups = {"usual": list(USUAL), "all": list(PEERS), "none": []}
     words = [choose("peers", word.strip(), (*groups, *PEERS)) for word in text.split(",")]
+    if "none" in words and len(words) > 1:
+        raise ValueError(f"peers: expected none alone, got {text[:80]!r}; leave out none")
+    for word in words:
+        if word in PEERS and PEERS[word].of_run and run is None:
+            raise ValueError(f"peers: expected a run beside {word}, got none; give --run FOLDER")
     return [name for word in words for name in groups.get(word, [word])]
 
 
@@ -147,7 +163,7 @@ def _wholes(name: str, text: str, least: int) -> list[int]:
     return [_whole(name, int(word), least) for word in words]
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def _whole(name: str, value: int, least: int, most: int = 10_000) -> int:
     from runtimes.conditions import whole
 
-    return whole(name, value, least, 10_000)
+    return whole(name, value, least, most)
