@@ -38,7 +38,7 @@ from toolkit.costs import FINE, MOST_REAL, steps_of
 from toolkit.drawings import COLOURS
 from toolkit.fit import CONTENDERS
 from toolkit.metrics import energy_distance, per_class_gaussian, recall, sliced_wasserstein
-from toolkit.metrics.report import _on_grid, _some, _stream  # the same figures as evaluate's
+from toolkit.metrics.report import on_grid, some, stream  # the same figures as evaluate's
 
 CALLS = (4, 6, 8, 10, 12, 16, 20, 30, 50)
 FIGURES = ("end error", "ED2", "SWD", "recall")  # and milliseconds after them
@@ -145,8 +145,8 @@ def drawn(model: Any, n: int, request: dict[str, Any]) -> tuple[np.ndarray, floa
 def beside(known: Any, n: int, seed: int) -> dict[str, np.ndarray]:
     """n training rows, and as many of a Gaussian per label, or of one where there are none: evaluate's."""
     labels = known.y if known.classes else np.zeros(len(known.x), int)
-    floor = known.x[_some(len(known.x), n, seed, "floor")]
-    gaussian, _ = per_class_gaussian(known.x, labels, n, _stream(seed, "baseline"))
+    floor = known.x[some(len(known.x), n, seed, "floor")]
+    gaussian, _ = per_class_gaussian(known.x, labels, n, stream(seed, "baseline"))
     return {"floor": floor, "Gaussian": gaussian}
 
 
@@ -161,16 +161,14 @@ def distances(x: np.ndarray, known: Any, seed: int) -> list[float]:
     x, real = evaluated(x, known), evaluated(known.held_out.x[:MOST_REAL], known)
     return [
         energy_distance(x, real),
-        sliced_wasserstein(x, real, rng=_stream(seed, "directions")),
+        sliced_wasserstein(x, real, rng=stream(seed, "directions")),
         recall(real, x),
     ]
 
 
 def evaluated(x: np.ndarray, known: Any) -> np.ndarray:
-    """Rows as `toolkit evaluate` sees them: on the set's grid of values; digits as X / 16 in [0, 1]."""
-    if known.step is None:
-        return x
-    x = _on_grid(x, known.step, float(known.x.min()), float(known.x.max()))
+    """Rows as `toolkit evaluate` sees them: in the set's range of values; digits as X / 16 in [0, 1]."""
+    x = on_grid(x, known.step, known.value_range)
     return (x + 1.0) / 2 if known.name == "digits" else x
 
 

@@ -32,7 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("mnist"))
-    parser.add_argument("--steps", type=int, default=3000, help="of training")
+    parser.add_argument("--steps", type=int, default=8000, help="of training")
     parser.add_argument("--calls", type=calls, default="4,6,8")
     parser.add_argument("-n", type=int, default=200, help="samples of a round")
     parser.add_argument("--rounds", type=int, default=3)

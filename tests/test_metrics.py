@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -360,6 +361,20 @@ def test_evaluate_uses_labels_for_the_baseline_and_the_grid_for_rounding():
     assert whole["SWD"].samples < 0.2  # rounded back
     one = metrics.evaluate_arrays(x[150:], half.x, blobs.x)[1]
     assert whole["ED2"].baseline < 0.3 * one.baseline
+
+
+def test_samples_and_baseline_of_bounded_data_are_clipped_to_its_range():
+    """Pictures are all black and white; a Gaussian would be grey, and brighter than white."""
+    x = np.sign(normal(23, 400, 6)).astype(np.float32)
+    half = data.Data("ink", x[200:], value_range=(-1.0, 1.0))
+    ink = data.Data("ink", x[:200], value_range=(-1.0, 1.0), held_out=half)
+    loud, open_ = (
+        {row.name: row for row in metrics.evaluate(3 * x[200:], np.zeros(200, int), one)}
+        for one in (ink, replace(ink, value_range=None))
+    )
+    assert loud["ED2"].samples == pytest.approx(0.0, abs=1e-9)
+    assert open_["ED2"].samples > 1.0
+    assert loud["ED2"].baseline != open_["ED2"].baseline
 
 
 def test_evaluate_does_not_take_a_file_named_digits_for_digits():

@@ -78,6 +78,7 @@ def evaluate(samples: Rows, labels: Labels | None, data: Data, *, seed: int = 0)
         data.x,
         train_labels=data.y if data.classes else None,
         step=data.step,
+        value_range=data.value_range,
         seed=seed,
     )
 
@@ -89,21 +90,21 @@ def evaluate_arrays(
     *,
     train_labels: Labels | None = None,
     step: float | None = None,
+    value_range: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> list[Row]:
     """Figures for any data, in its own units: SWD, ED2, recall, nearest-neighbour ratio.
 
     train_labels: int (n,) makes the baseline one Gaussian per label. step: spacing of the value
-    grid; samples and baseline are rounded to it. At most 5,000 held-out rows are used.
+    grid, value_range its ends; samples and baseline are clipped and rounded to them. At most 5,000 held-out
+    rows are used.
     """
     _check(samples, train.shape[1:])
     drawn = np.zeros(len(train), int) if train_labels is None else train_labels
-    baseline, _ = per_class_gaussian(train, drawn, len(samples), _stream(seed, "baseline"))
-    if step is not None:
-        low, high = float(train.min()), float(train.max())
-        samples, baseline = (_on_grid(x, step, low, high) for x in (samples, baseline))
-    real = held_out[_some(len(held_out), AT_MOST, seed, "held out")]
-    floor = train[_some(len(train), len(samples), seed, "floor")]
+    baseline, _ = per_class_gaussian(train, drawn, len(samples), stream(seed, "baseline"))
+    samples, baseline = (on_grid(x, step, value_range) for x in (samples, baseline))
+    real = held_out[some(len(held_out), AT_MOST, seed, "held out")]
+    floor = train[some(len(train), len(samples), seed, "floor")]
     return _table_rows(*(_distances_to(x, real, train, seed) for x in (samples, floor, baseline)))
 
 
@@ -118,12 +119,12 @@ def evaluate_digits(samples: Rows, labels: Labels, *, seed: int = 0) -> list[Row
     _check_labels(labels, len(samples), data.classes)
     _check(samples, data.shape)
     train, real, shown = ((x + 1.0) / 2 for x in (data.x, kept.x, samples))
-    fake, fake_labels = per_class_gaussian(train, data.y, len(shown), _stream(seed, "baseline"))
-    floor = _some(len(train), len(shown), seed, "floor")
+    fake, fake_labels = per_class_gaussian(train, data.y, len(shown), stream(seed, "baseline"))
+    floor = some(len(train), len(shown), seed, "floor")
     sets = (
-        (_on_grid(shown, 1 / 16, 0, 1), np.asarray(labels)),
+        (on_grid(shown, 1 / 16, (0, 1)), np.asarray(labels)),
         (train[floor], data.y[floor]),
-        (_on_grid(fake, 1 / 16, 0, 1), fake_labels),
+        (on_grid(fake, 1 / 16, (0, 1)), fake_labels),
     )
     columns = [
         _distances_to(x, real, train, seed)
@@ -159,7 +160,7 @@ def _distances_to(x: Rows, real: Rows, train: Rows, seed: int) -> dict[str, floa
     """The figures that need no labels, of x against held-out rows."""
     return {
         # the same directions for all three columns, so that they differ by the rows alone
-        "SWD": sliced_wasserstein(x, real, rng=_stream(seed, "directions")),
+        "SWD": sliced_wasserstein(x, real, rng=stream(seed, "directions")),
         "ED2": energy_distance(x, real),
         "recall": recall(real, x),
         "NN ratio": nearest_neighbour_ratio(x, train, real),
@@ -178,19 +179,23 @@ def _table_rows(
     ]
 
 
-def _on_grid(x: Rows, step: float, low: float, high: float) -> NDArray[np.float64]:
-    """Clipped to [low, high], then the nearest multiple of step."""
-    return np.round(np.clip(np.asarray(x, dtype=np.float64), low, high) / step) * step
+def on_grid(
+    x: Rows, step: float | None, value_range: tuple[float, float] | None
+) -> NDArray[np.float64]:
+    """Clipped to the range, then the nearest multiple of step; without them left as it is."""
+    x = np.asarray(x, dtype=np.float64)
+    x = x if value_range is None else np.clip(x, *value_range)
+    return x if step is None else np.round(x / step) * step
 
 
-def _some(n: int, at_most: int, seed: int, stream: str) -> NDArray[np.int64]:
+def some(n: int, at_most: int, seed: int, what: str) -> NDArray[np.int64]:
     """at_most different row numbers of n, in order; all of them when there are no more."""
-    return np.sort(_stream(seed, stream).permutation(n)[:at_most])
+    return np.sort(stream(seed, what).permutation(n)[:at_most])
 
 
-def _stream(seed: int, stream: str) -> np.random.Generator:
+def stream(seed: int, what: str) -> np.random.Generator:
     """Independent draws for independent things: a change of n moves no direction."""
-    return np.random.default_rng([seed, STREAMS[stream]])
+    return np.random.default_rng([seed, STREAMS[what]])
 
 
 def _check(samples: Rows, shape: tuple[int, ...]) -> None:
