@@ -359,6 +359,11 @@ def test_evaluate_uses_labels_for_the_baseline_and_the_grid_for_rounding():
     blobs = data.Data("blobs", x[:150], y[:150], classes=2, step=0.5, held_out=half)
     whole = {row.name: row for row in metrics.evaluate(x[150:] + 0.2, y[150:], blobs)}
     assert whole["SWD"].samples < 0.2  # rounded back
+    far, near = (
+        metrics.evaluate_arrays(shown, half.x, blobs.x, step=0.5)
+        for shown in (9 * x[150:], np.clip(9 * x[150:], blobs.x.min(), blobs.x.max()))
+    )
+    assert far == near  # without a range of its own the grid ends where the data does
     one = metrics.evaluate_arrays(x[150:], half.x, blobs.x)[1]
     assert whole["ED2"].baseline < 0.3 * one.baseline
 

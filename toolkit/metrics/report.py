@@ -96,12 +96,14 @@ def evaluate_arrays(
     """Figures for any data, in its own units: SWD, ED2, recall, nearest-neighbour ratio.
 
     train_labels: int (n,) makes the baseline one Gaussian per label. step: spacing of the value
-    grid, value_range its ends; samples and baseline are clipped and rounded to them. At most 5,000 held-out
-    rows are used.
+    grid, value_range its ends, else those of train; samples and baseline are clipped and rounded to them.
+    At most 5,000 held-out rows are used.
     """
     _check(samples, train.shape[1:])
     drawn = np.zeros(len(train), int) if train_labels is None else train_labels
     baseline, _ = per_class_gaussian(train, drawn, len(samples), stream(seed, "baseline"))
+    if step is not None and value_range is None:
+        value_range = float(train.min()), float(train.max())
     samples, baseline = (on_grid(x, step, value_range) for x in (samples, baseline))
     real = held_out[some(len(held_out), AT_MOST, seed, "held out")]
     floor = train[some(len(train), len(samples), seed, "floor")]
