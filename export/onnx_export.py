@@ -177,13 +177,7 @@ def adapted(proto: onnx.ModelProto, spec: Spec, names: Names) -> onnx.ModelProto
         weights[-1].CopyFrom(tensor)
         weights[-1].name = f"own.{tensor.name}"
     for node in proto.graph.node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        del copy.input[:], copy.output[:]
-        copy.name = ""
-        copy.input.extend(given.get(name, f"own.{name}") if name else "" for name in node.input)
-        copy.output.extend(f"own.{name}" if name else "" for name in node.output)
-        g.nodes.append(copy)
+        g.again(node, lambda name: given.get(name, f"own.{name}") if name else "")
     out = f"own.{names.prediction}"
     g.named("prediction", g.op("Transpose", out, perm=last) if names.channels_first else out)
     sample: list[int | str] = ["batch", *spec.shape]
