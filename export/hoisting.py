@@ -25,10 +25,8 @@ from .nodes import Nodes
 from .tangent import attribute
 
 BATCHES = (7, 11)  # an axis of 7 under the one and 11 under the other is the batch
-ROWS = (
-    "time",
-    "both",
-)  # what is made of these is made for every row of the tableau: MOST_AHEAD numbers
+# what is made of these is made for every row of the tableau, MOST_AHEAD numbers of it at most
+ROWS = ("time", "both")
 ROUNDS = 20  # of giving up what cannot go; then all of it stays
 
 

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimes.spec import Spec
 from runtimes.tableaus import recommended
 
-from .hoisting import Crossing, Parts, before, inside, needed, parted, weights
+from .hoisting import Parts, before, inside, needed, parted, weights
 from .nodes import Nodes
 from .noise_graph import normals, row_seeds
 
@@ -109,11 +109,11 @@ def loop(g: Nodes, network: onnx.ModelProto, spec: Spec, x: str, noise: str) -> 
     parts = parted(network)
     if parts.reads("time"):
         scanned["time"] = g.op("Expand", time, g.op("Concat", g.ints(1), most, axis=0))
-    crossings = dict(zip(parts.crossings, before(g, network, parts, feeds, most), strict=True))
-    for number, (crossing, value) in enumerate(crossings.items()):
-        if crossing.source != "condition":  # which is the same in every row
-            scanned[f"crossing{number}"], crossings[crossing] = value, f"row.crossing{number}"
-    body = _body(network, spec, parts, crossings, scanned, outer)
+    values = before(g, network, parts, feeds, most)
+    for number, (crossing, value) in enumerate(zip(parts.crossings, values, strict=True)):
+        same = crossing.source == "condition"  # in every row
+        (outer if same else scanned)[f"crossing{number}"] = value
+    body = _body(network, spec, parts, scanned, outer)
     final = g.op("Scan", state, *scanned.values(), body=body, num_scan_inputs=len(scanned))
     sizes = g.op("Concat", g.ints(-1), batch, g.ints(*spec.shape), axis=0)
     sample = g.op("Reshape", g.part(final, 0, 0, 1), g.ints(-1, *spec.shape))
@@ -177,7 +177,6 @@ def _body(
     network: onnx.ModelProto,
     spec: Spec,
     parts: Parts,
-    crossings: Mapping[Crossing, str],
     scanned: Mapping[str, str],
     outer: Mapping[str, str],
 ) -> onnx.GraphProto:
@@ -191,11 +190,14 @@ def _body(
     feeds = {name: value for name, value in feeds.items() if parts.reads(name)}
     if kind != "none":
         feeds = {name: b.part(value, 0, 0, rows) for name, value in feeds.items()}
-    shown = {
-        name: part
-        for crossing, value in crossings.items()
-        for name, part in zip(crossing.names, inside(b, crossing, value, rows), strict=True)
-    }
+    shown = dict[str, str]()
+    kinds = {"rows": TensorProto.INT64}
+    sizes: dict[str, Sizes] = {"time": ["called"], "rows": [1]}
+    for number, crossing in enumerate(parts.crossings):
+        name = f"crossing{number}"
+        sizes[name] = [None] * (2 + len(crossing.middle))
+        pieces = inside(b, crossing, outer.get(name, f"row.{name}"), rows)
+        shown |= dict(zip(crossing.names, pieces, strict=True))
     out = _inlined(b, network, parts, feeds, shown)
     if kind != "none":
         strong = b.part(out, 0, 0, outer["batch"])
@@ -204,12 +206,6 @@ def _body(
         out = b.op("Add", weak, away)
     terms = b.op("Concat", "row.state", b.op("Reshape", out, b.ints(1, -1)), "row.noise", axis=0)
     new = b.op("MatMul", "row.update", terms)
-    kinds = {"rows": TensorProto.INT64}
-    sizes: dict[str, Sizes] = {"time": ["called"], "rows": [1]}
-    sizes |= {
-        value.removeprefix("row."): [None] * (2 + len(crossing.middle))
-        for crossing, value in crossings.items()
-    }
     inputs = [_value("row.state", TensorProto.FLOAT, ["kept", "numbers"])] + [
         _value(f"row.{name}", kinds.get(name, TensorProto.FLOAT), sizes.get(name, [None, None]))
         for name in scanned
