@@ -28,13 +28,12 @@ from runtimes.work import BATCH
 
 from . import machine
 from .costs import FINE, steps_of
-from .floor import bare_calls
+from .floor import bare_calls, network_of
 from .peers import (
     USUAL,
     Contender,
     Draw,
     Wanted,
-    is_network,
     open_files,
     open_peers,
     ours,
@@ -131,10 +130,11 @@ def measure(
         rows += _timed(runs, batch, request, fine, rounds, tick)
     progress("cold starts")
     starts = tuple(cold_start(one, request) for one in cold)
+    bare = network_of(cold)
     settings = machine.facts() | {
         "clock": clock, "rounds": rounds, "samples": n, "request": dict(request),
         "threads": told, "fine": f"{first.file.path.stem}, rk4, 100 steps",
-        "bare": next((one.name for one in cold if is_network(one)), None),
+        "bare": None if bare is None else bare.name,
     }  # fmt: skip
     return Result(tuple(rows), starts, compiling, absent, settings)
 

@@ -21,11 +21,16 @@ def bare_calls(
     counts: Iterable[int],
 ) -> dict[int, Callable[[], None]]:
     """Number of calls -> what makes them on the first file of the form network; empty without one."""
-    plain = next((one.model for one in contenders if is_network(one)), None)
+    plain = network_of(contenders)
     if plain is None:
         return {}
-    feeds = feeds_of(plain, batch, request)
-    return {count: partial(_call, plain.session, feeds, count) for count in sorted(set(counts))}
+    feeds, session = feeds_of(plain.model, batch, request), plain.model.session
+    return {count: partial(_call, session, feeds, count) for count in sorted(set(counts))}
+
+
+def network_of(contenders: Sequence[Contender]) -> Contender | None:
+    """Whose network is called: the first file of the form network."""
+    return next((one for one in contenders if is_network(one)), None)
 
 
 def feeds_of(model: Model, batch: int, request: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
