@@ -155,8 +155,8 @@ def _loop(task: Task) -> Loop:
     loop = _Host(model, _feeds(task), x[None])
     if device is None:
         return loop
-    bound: Loop = model.watched(lambda _: _Device(model, device, loop.feeds, x[None]), len(x))
-    return bound
+    there: Loop = model.watched(lambda _: _Device(model, device, loop.feeds, x[None]), len(x))
+    return there
 
 
 @dataclass
