@@ -34,7 +34,7 @@ from toolkit import data as data_sets
 from toolkit import plots
 from toolkit.cli.progress import Bar
 from toolkit.cli.words import one_line
-from toolkit.costs import FINE, MOST_REAL, steps_of
+from toolkit.costs import FINE, MOST_REAL, end_error, steps_of
 from toolkit.drawings import COLOURS
 from toolkit.fit import CONTENDERS
 from toolkit.metrics import energy_distance, per_class_gaussian, recall, sliced_wasserstein
@@ -127,6 +127,7 @@ def measure(model: Any, known: Any, options: argparse.Namespace) -> list[dict[Ru
         order = random.Random(index).sample(list(runs), len(runs))
         for done, run in enumerate(order, 1):
             x, took = drawn(model, options.n, {**asked, **runs[run]})
+            # the error of samples as they come, before they are clipped
             figures[run] = [end_error(x, fine), *distances(x, known, seed), took]
             bar.show(index * len(runs) + done, options.rounds * len(runs), run[0])
         rounds.append(figures)
@@ -148,12 +149,6 @@ def beside(known: Any, n: int, seed: int) -> dict[str, np.ndarray]:
     floor = known.x[some(len(known.x), n, seed, "floor")]
     gaussian, _ = per_class_gaussian(known.x, labels, n, stream(seed, "baseline"))
     return {"floor": floor, "Gaussian": gaussian}
-
-
-def end_error(x: np.ndarray, fine: np.ndarray) -> float:
-    """Of samples as they come: how far the solver is off, whatever is done to them afterwards."""
-    apart = (x - fine).reshape(len(x), -1).astype(np.float64)
-    return float(np.median(np.sqrt((apart**2).mean(1))))
 
 
 def distances(x: np.ndarray, known: Any, seed: int) -> list[float]:

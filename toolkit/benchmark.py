@@ -27,7 +27,7 @@ from runtimes.timing import Clock, Quartiles
 from runtimes.work import BATCH
 
 from . import machine
-from .costs import FINE, steps_of
+from .costs import FINE, end_error, steps_of
 from .floor import bare_calls, network_of
 from .peers import (
     USUAL,
@@ -167,8 +167,7 @@ def best_solvers(
 
 def error_of(draw: Draw, fine: np.ndarray, asked: Mapping[str, Any], batch: int = BATCH) -> float:
     """How far the samples of one request end from the fine ones of the same seeds."""
-    apart = (draw(len(fine), batch, asked) - fine).reshape(len(fine), -1)
-    return float(np.median(np.sqrt((apart.astype(np.float64) ** 2).mean(1))))
+    return end_error(draw(len(fine), batch, asked), fine)
 
 
 @dataclass(frozen=True)

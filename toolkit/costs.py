@@ -75,13 +75,16 @@ def measure(
             progress(done, len(runs), name)
         todo = runtimes.plan(model, n, **{**request, "solver": name, "steps": steps})
         x = collect(todo)
-        apart = np.sqrt(((x - fine).reshape(n, -1).astype(np.float64) ** 2).mean(1))
-        rows.append(
-            Cost(name, steps, todo.calls, float(np.median(apart)), energy_distance(x, real))
-        )
+        rows.append(Cost(name, steps, todo.calls, end_error(x, fine), energy_distance(x, real)))
     if progress is not None:
         progress(len(runs), len(runs), "")
     return Costs(tuple(rows), energy_distance(fine, real), against)
+
+
+def end_error(x: np.ndarray, fine: np.ndarray) -> float:
+    """median over samples of sqrt(mean (x - fine)^2), in float64."""
+    apart = (x - fine).reshape(len(x), -1).astype(np.float64)
+    return float(np.median(np.sqrt((apart**2).mean(1))))
 
 
 def steps_of(solver: str, calls: Sequence[int]) -> list[int]:
