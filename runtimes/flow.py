@@ -14,7 +14,7 @@ from typing import Any
 from .charts import Point, closed, time_at
 from .charts import point_at as chart_point
 from .predictions import ends as ends_at
-from .schedules import Scales, named
+from .schedules import Scales, Times, named
 from .solvers import SOLVERS
 from .stochastic import DIFFUSIONS, Diffusion
 
@@ -43,9 +43,10 @@ def flow(
     """
     rule = named(schedule)
 
-    @lru_cache(maxsize=4)
-    def scales(t: float) -> Scales:
-        return rule(t)
+    recent = lru_cache(maxsize=4)(rule)  # a step asks for the same times in several places
+
+    def scales(t: Times) -> Scales:
+        return recent(t) if isinstance(t, float) else rule(t)
 
     def ends(x: Any, t: float) -> tuple[Any, Any]:
         at = ends_at(prediction, scales(t))

@@ -95,11 +95,10 @@ def beta(steps: int, schedule: Schedule, a: float = 0.6, b: float = 0.6) -> Grid
 
 def _beta_integral(x: Grid, a: float, b: float) -> Grid:
     """Integral of y^(a-1) (1 - y)^(b-1) from 0 to x <= 1/2, by the binomial series of (1 - y)^(b-1)."""
-    total, binomial = np.zeros_like(x), 1.0
-    for n in range(80):  # its terms fall like 2^-n
-        total += binomial * x**n / (a + n)
-        binomial *= (n + 1.0 - b) / (n + 1.0)
-    return x**a * total
+    n = np.arange(80.0)  # its terms fall like 2^-n
+    binomials = np.cumprod([1.0, *(1.0 - b / n[1:])])
+    area: Grid = x**a * (x[..., None] ** n @ (binomials / (a + n)))
+    return area
 
 
 def _beta_quantile(area: Grid, a: float, b: float) -> Grid:

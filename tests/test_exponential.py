@@ -176,7 +176,7 @@ def test_times_that_the_clock_cannot_tell_apart(name):
     """A clock that stands still is no one's divisor, and neither is a past at the present."""
 
     def rule(t):
-        return SCHEDULES["linear"](round(float(t), 2))
+        return SCHEDULES["linear"](np.round(t, 2))
 
     def ends(x, t):
         return MIXTURE.posterior(x, *rule(t)[:2])

@@ -186,6 +186,13 @@ def test_time_of_ratio_at_the_ends(name):
     assert time_of_ratio(named(name), 1e300) == pytest.approx(1, abs=1e-15)
 
 
+@names
+def test_time_of_ratio_of_many_is_that_of_each(name):
+    ratios = np.array([[0.0, 1e-3, 0.7], [1.0, 60.0, np.inf]])
+    times = time_of_ratio(named(name), ratios)
+    assert times.tolist() == [[time_of_ratio(named(name), r) for r in row] for row in ratios]
+
+
 # Tables of betas
 
 
