@@ -6,6 +6,7 @@ Gaussian, the flow itself are closed forms. Nothing here uses the formulas of `r
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -85,14 +86,22 @@ class Gaussian(Exact):
         """Mean and covariance of x."""
         return alpha * self.mean, alpha**2 * self.cov + sigma**2 * np.eye(len(self.mean))
 
+    @cached_property
+    def parts(self):
+        """Variances and axes of the data: those of x are alpha^2 variances + sigma^2, on the same axes."""
+        return np.linalg.eigh(self.cov)
+
+    def _white(self, x, alpha, sigma):
+        """(covariance of x)^-1 (x - mean of x)."""
+        variances, axes = self.parts
+        return (x - alpha * self.mean) @ axes / (alpha**2 * variances + sigma**2) @ axes.T
+
     def posterior(self, x, alpha, sigma):
-        mean, cov = self.law(alpha, sigma)
-        white = np.linalg.solve(cov, (x - mean).T).T
+        white = self._white(x, alpha, sigma)
         return self.mean + alpha * white @ self.cov, sigma * white
 
     def score(self, x, alpha, sigma):
-        mean, cov = self.law(alpha, sigma)
-        return -np.linalg.solve(cov, (x - mean).T).T
+        return -self._white(x, alpha, sigma)
 
     def log_density(self, x, alpha, sigma):
         mean, cov = self.law(alpha, sigma)
@@ -106,7 +115,7 @@ class Gaussian(Exact):
         All covariances share eigenvectors, and along each the ODE keeps (x - mean) / deviation.
         """
         (m0, c0), (m1, c1) = self.law(*start[:2]), self.law(*end[:2])
-        _, axes = np.linalg.eigh(self.cov)
+        _, axes = self.parts
         grow = np.sqrt(np.diag(axes.T @ c1 @ axes) / np.diag(axes.T @ c0 @ axes))
         return m1 + ((x - m0) @ axes * grow) @ axes.T
 
@@ -123,18 +132,14 @@ class Mixture(Exact):
     variance: float = 0.15
 
     def _parts(self, x, alpha, sigma):
-        spread = alpha**2 * self.variance + sigma**2
+        """How likely each part is, (x - its mean) / its variance, and the log-density but for a constant."""
         away = x[:, None, :] - alpha * self.means  # (B, K, D)
-        logits = -0.5 * np.sum(away**2, -1) / spread
+        spread = alpha**2 * self.variance + sigma**2
+        logits = np.einsum("bkd,bkd->bk", away, away) * (-0.5 / spread)
         top = logits.max(1, keepdims=True)
         parts = np.exp(logits - top)
         total = parts.sum(1, keepdims=True)
-        log_density = (
-            (top + np.log(total))[:, 0]
-            - np.log(len(self.means))
-            - 0.5 * x.shape[1] * np.log(2 * np.pi * spread)
-        )
-        return parts / total, away / spread, log_density
+        return parts / total, away / spread, top + np.log(total)
 
     def posterior(self, x, alpha, sigma):
         parts, white, _ = self._parts(x, alpha, sigma)
@@ -146,7 +151,9 @@ class Mixture(Exact):
         return -np.einsum("bk,bkd->bd", parts, white)
 
     def log_density(self, x, alpha, sigma):
-        return self._parts(x, alpha, sigma)[2]
+        spread = alpha**2 * self.variance + sigma**2
+        one = len(self.means) * (2 * np.pi * spread) ** (0.5 * x.shape[1])  # of a part at its mean
+        return self._parts(x, alpha, sigma)[2][:, 0] - np.log(one)
 
     def moments(self):
         """Mean and covariance of the data."""
