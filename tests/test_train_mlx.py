@@ -169,6 +169,7 @@ def test_steps_are_those_of_torchs_adamw(network, clip):
         assert error.max() < 1e-3 * moved, name
 
 
+@pytest.mark.slow  # MLX hands each piece of the step to g++
 def test_a_compiled_step_is_the_plain_one():
     mine = replace(TINY, network="mlp", depth=1)
     start = drawn_weights(layers_torch.shapes(networks.build(mine, IMAGES)))
