@@ -1,20 +1,18 @@
 """How much work a call of a network is, and what follows from it: how many threads, how many rows.
 
-Two threads beside one, by the fastest hundredth of bare calls, which are those that had a second core, and
-by the CPU time of all threads; two cores with other work on them. A product is about how many
-multiplications the largest one of a call takes (see `product`):
+Two threads beside one on two cores without other work: wall time as the median of 51 interleaved ratios, and
+CPU time of all threads. A product is about how many multiplications the largest one of a call takes (see
+`product`); a network of many small steps gains later than one that is all products:
 
-                            product     fastest calls     CPU time     CPU time with ONNX Runtime's spinning
-    digits, 1 row             1.6 M         1.08            1.13         1.17
-    MLP, 64 rows              2.1 M         1.04            1.14         1.11
-    digits, 16 rows            25 M         1.08            1.72         1.25
-    DiT of 1.3 M, 4 rows       25 M         1.06            1.81         1.41
-    convolutions of 64         29 M         0.75            1.25         2.08
-    DiT of 7 M, 4 rows        403 M         0.55            1.15         2.01
-    DiT-S/2, 1 row            906 M         1.21            1.17         1.91
-
-(No call of DiT-S/2 is short enough to have had a second core for all of it; with ONNX Runtime's spinning the
-same took 2.05.)
+                                 product     wall      CPU time
+    digits, 1 row                  1.6 M     1.17        2.06
+    digits, 4 rows                 6.3 M     1.00        1.84
+    digits, 8 rows                12.6 M     0.90        1.73
+    digits, 16 rows               25.2 M     0.81        1.55
+    MLP of two-moons, 64 rows      2.1 M     0.78 and, another time, 1.53
+    MLP of two-moons, 1024 rows   33.6 M     0.56        1.07
+    layers of 64 on 32 x 32        4.2 M     0.61        1.16
+    layers of 128 on 32 x 32      16.8 M     0.55        1.04
 
 CPU time of one thread for a sample, beside the best of 1, 4, 8, 16, 64, 256, 1024 and all in a call:
 
@@ -33,7 +31,7 @@ import os
 from .modelfile import ModelFile
 from .spec import Spec
 
-WORTH = 28_000_000  # multiplications of a product that is divided with a gain
+SHARE = 4_000_000  # multiplications of a product that are worth a thread
 PLACES = 2048  # in a call: enough to use a weight that has been read, few enough for the caches
 BATCH = 64  # where nothing is known of who runs the network
 LARGEST_BATCH = 1024  # of samples without places
@@ -44,7 +42,7 @@ SPIN = 20
 
 
 def threads(asked: int | str, file: ModelFile, spec: Spec, rows: int) -> int:
-    """So many as asked; for ALL every core; for 0 every core where a product is WORTH it, else one.
+    """So many as asked; for ALL every core; for 0 one for each SHARE of a product, one to every core.
 
     rows: samples in a call, `batch` if more. Raises ValueError for anything else.
     """
@@ -56,7 +54,8 @@ def threads(asked: int | str, file: ModelFile, spec: Spec, rows: int) -> int:
         )
     if asked:
         return asked
-    return cores() if product(file, spec, min(rows, batch(spec))) >= WORTH else 1
+    shares = product(file, spec, min(rows, batch(spec))) // SHARE
+    return min(max(shares, 1), cores())
 
 
 def batch(spec: Spec) -> int:

@@ -65,7 +65,7 @@ BOUND = ("test_ways.py", "bound")
 TOLD = ("test_providers.py", "rounded or recorded or engines")
 
 MUTANTS = [  # file of runtimes/ or with its room, text, what it becomes, who must notice
-    ("work.py", ">= WORTH else 1", ">= 0 else 1", THREADS),
+    ("work.py", "// SHARE", "// 1", THREADS),
     ("work.py", "SPIN = 20", "SPIN = 100_000", THREADS),
     ("bound.py", "with self.lock:", "if self.lock:", BOUND),
     ("providers.py", "{file.digest[:32]}", "{file.form}", TOLD),
