@@ -56,7 +56,7 @@ def files(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run."""
-    folder = tmp_path_factory.mktemp("unstopped") / "run"
+    folder = tmp_path_factory.mktemp("whole") / "run"
     last(train(TINY, IMAGES, folder, device="cpu"))
     return folder
 
